@@ -1,0 +1,82 @@
+"""What every script's command line shares: an error is one line on standard error, never a traceback."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import jsonargparse
+
+from avalanche_cit.errors import UserError
+
+_UNKNOWN_OPTION = re.compile(r"unrecognized arguments: --([^\s=]+)|Option '([^']+)' is not accepted")
+
+
+class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
+    """jsonargparse's parser, whose errors are one line, with the nearest option named for one that does not exist.
+
+    An error prints ``error: ...`` on standard error and exits with status 2. Options are never abbreviated.
+
+    Example:
+        >>> parser = Parser()
+        >>> parser.add_argument("--epochs", type=int, default=1)
+        >>> parser.parse_args(["--epoch=3"])
+        error: unknown option '--epoch': did you mean '--epochs'? See --help
+    """
+
+    def __init__(self, *args: Any, allow_abbrev: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=allow_abbrev, **kwargs)
+
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Any:
+        """Parse the command line; ``--two-words`` and ``--two_words`` are the same option."""
+        given = sys.argv[1:] if args is None else args
+        return super().parse_args([_underscored(word) for word in given], *rest, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message as one line and exit with status 2."""
+        if not self.exit_on_error:  # a parser that jsonargparse makes for itself, and whose failure it handles
+            super().error(message, ex)
+        line = re.sub(r'^Parser key "([^"]+)":', r"option '\1':", _one_line(message))
+        unknown = _UNKNOWN_OPTION.search(line)
+        if unknown:
+            name = "--" + (unknown[1] or unknown[2])
+            options = [option for option in self._option_string_actions if option.startswith("--")]
+            close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+            hint = f"did you mean '{close[0]}'? " if close else ""
+            line = f"unknown option '{name}': {hint}See --help"
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run_main(main: Callable[[], object]) -> None:
+    """Call a script's main function and turn a user's mistake into one line.
+
+    Exits with status 2 after a `UserError`, printed as ``error: ...`` on standard error, and with 130 after Ctrl-C. Any
+    other exception is a defect and keeps its traceback.
+
+    Example:
+        >>> if __name__ == "__main__":
+        ...     run_main(main)
+    """
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {_one_line(str(error))}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _underscored(word: str) -> str:
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
