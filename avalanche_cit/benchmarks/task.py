@@ -1,0 +1,63 @@
+"""A task: data, and how its text is asked for and scored.
+
+Prompt and score belong to the task, so one stream can mix captions, open questions, multiple choice and reading.
+"""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass, field
+from typing import Any
+
+import datasets
+
+from avalanche_cit.errors import UserError
+
+_FIELDS = {"question", "options"}
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One vision-language task of a stream.
+
+    Attributes:
+        name: Unique within its benchmark; names the matrix column.
+        train: Training samples, with the columns of `instruction_data.FEATURES`.
+        validation: Held-out samples for choosing hyper-parameters.
+        test: Samples that fill the forgetting matrix.
+        prompt: Format string of the text input; may use ``{question}`` (the sample's instruction) and
+            ``{options}`` (its choices as ``(a) cat (b) dog``).
+        score: Name of a score in `avalanche_cit.evaluation.scores`.
+        max_new_tokens: Decoding length of generated answers, in tokens.
+
+    Raises:
+        UserError: The prompt uses a field that does not exist.
+
+    Example:
+        >>> task = Task("vqa", train, validation, test, prompt="Question: {question} Short answer:",
+        ...             score="vqa_accuracy", max_new_tokens=5)
+        >>> task.render({"instruction": "what colour?", "choices": None})
+        'Question: what colour? Short answer:'
+    """
+
+    name: str
+    train: datasets.Dataset = field(repr=False)
+    validation: datasets.Dataset = field(repr=False)
+    test: datasets.Dataset = field(repr=False)
+    prompt: str
+    score: str
+    max_new_tokens: int
+
+    def __post_init__(self) -> None:
+        used = {name for _, name, _, _ in string.Formatter().parse(self.prompt) if name is not None}
+        if not used <= _FIELDS:
+            raise UserError(
+                f"task '{self.name}': the prompt {self.prompt!r} uses {{{min(used - _FIELDS)}}}; "
+                "only {question} and {options} can be filled"
+            )
+
+    def render(self, sample: dict[str, Any]) -> str:
+        """Return the text input of one row of the data."""
+        choices = sample["choices"] or []
+        options = " ".join(f"({chr(ord('a') + i)}) {choice}" for i, choice in enumerate(choices))
+        return self.prompt.format(question=sample["instruction"], options=options)

@@ -1,0 +1,118 @@
+"""The cache of rows: complete or absent, memory-mapped, and the same when opened again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import datasets
+import PIL.Image
+import pytest
+
+from avalanche_cit.benchmarks.instruction_data import FEATURES, Sample, instruction_data
+from avalanche_cit.errors import UserError
+
+
+def sample(number: int, image: str = "/images/none.png", choices: list[str] | None = None) -> Sample:
+    return Sample(
+        id=str(number),
+        image=image,
+        instruction=f"what is {number}?",
+        target="cat",
+        references=["cat", "kätzchen"],
+        task="vqa",
+        choices=choices,
+    )
+
+
+def test_rows_come_back_in_order_and_complete(tmp_path: Path) -> None:
+    rows = [sample(number, choices=["cat", "dog"] if number % 2 else None) for number in range(2500)]
+
+    data = instruction_data(lambda: iter(rows), cache_dir=tmp_path, fingerprint="rows")
+
+    assert data.features == FEATURES
+    assert data.remove_columns("image").to_list() == [
+        {name: value for name, value in row.items() if name != "image"} for row in rows
+    ]
+    assert data.data.column("image")[7].as_py() == {"path": "/images/none.png", "bytes": None}
+
+
+def test_images_are_decoded_when_they_are_asked_for(tmp_path: Path) -> None:
+    image = tmp_path / "red.png"
+    PIL.Image.new("RGB", (3, 2), "red").save(image)
+
+    data = instruction_data(lambda: iter([sample(0, str(image))]), cache_dir=tmp_path, fingerprint="image")
+
+    assert data[0]["image"].size == (3, 2)
+    assert data[0]["image"].getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_data_is_memory_mapped_from_the_one_file_in_a_new_folder(tmp_path: Path) -> None:
+    cache = tmp_path / "new" / "cache"
+
+    data = instruction_data(lambda: iter([sample(0)]), cache_dir=cache, fingerprint="mapped")
+
+    assert isinstance(data.data, datasets.table.MemoryMappedTable)
+    assert [Path(file["filename"]) for file in data.cache_files] == list(cache.iterdir())
+
+
+def test_second_call_opens_the_file_and_asks_for_no_rows(tmp_path: Path) -> None:
+    def no_rows() -> Iterator[Sample]:
+        raise AssertionError("the rows are in the cache")
+
+    first = instruction_data(lambda: iter([sample(0)]), cache_dir=tmp_path, fingerprint="same")
+    second = instruction_data(no_rows, cache_dir=tmp_path, fingerprint="same")
+
+    assert second["id"][:] == first["id"][:] == ["0"]
+
+
+def test_another_fingerprint_is_another_file(tmp_path: Path) -> None:
+    instruction_data(lambda: iter([sample(0)]), cache_dir=tmp_path, fingerprint="one")
+    other = instruction_data(lambda: iter([sample(1)]), cache_dir=tmp_path, fingerprint="two")
+
+    assert other["id"][:] == ["1"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_interrupted_call_leaves_nothing_behind(tmp_path: Path) -> None:
+    def interrupted() -> Iterator[Sample]:
+        yield from map(sample, range(1500))
+        assert not list(tmp_path.glob("*.arrow"))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        instruction_data(interrupted, cache_dir=tmp_path, fingerprint="rows")
+    assert list(tmp_path.iterdir()) == []
+
+    data = instruction_data(lambda: map(sample, range(3)), cache_dir=tmp_path, fingerprint="rows")
+    assert len(data) == 3
+
+
+def test_two_calls_may_write_the_same_data_at_once(tmp_path: Path) -> None:
+    def rows_while_another_writes() -> Iterator[Sample]:
+        yield sample(0)
+        instruction_data(lambda: iter([sample(0), sample(1)]), cache_dir=tmp_path, fingerprint="rows")
+        yield sample(1)
+
+    data = instruction_data(rows_while_another_writes, cache_dir=tmp_path, fingerprint="rows")
+
+    assert data["id"][:] == ["0", "1"]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"not arrow" * 100, None], ids=["empty", "garbage", "cut short"])
+def test_a_damaged_file_is_named(tmp_path: Path, damage: bytes | None) -> None:
+    instruction_data(lambda: map(sample, range(100)), cache_dir=tmp_path, fingerprint="rows")
+    (file,) = tmp_path.iterdir()
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(content[:2000] if damage is None else damage)
+
+    with pytest.raises(UserError, match="not a readable Arrow file; delete it") as caught:
+        instruction_data(lambda: map(sample, range(100)), cache_dir=tmp_path, fingerprint="rows")
+    assert str(file) in str(caught.value)
+
+
+def test_a_cache_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(UserError, match="cannot be written"):
+        instruction_data(lambda: iter([sample(0)]), cache_dir=tmp_path / "file" / "cache", fingerprint="rows")
