@@ -1,0 +1,111 @@
+"""Turns tasks into an Avalanche scenario whose streams line up position by position.
+
+train_stream, validation_stream, test_stream     the sequence
+task0_train_stream, task0_test_stream            members that count as already learned, numbered on from T
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+from avalanche.benchmarks import CLScenario, DatasetExperience, with_task_labels
+from avalanche.benchmarks.scenarios.generic_scenario import EagerCLStream
+from avalanche.benchmarks.utils import DataAttribute, TaskAwareClassificationDataset
+from avalanche.benchmarks.utils.flat_data import ConstantSequence
+
+from avalanche_cit.benchmarks.task import Task
+from avalanche_cit.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One sample as batches are made from it: its task, and its row with the image still encoded."""
+
+    task: Task
+    row: dict[str, Any]
+
+
+class ExampleData:
+    """The samples of one split of one task, read from disk one at a time.
+
+    Items are 1-tuples, because Avalanche appends the task label to what a data set returns.
+    """
+
+    def __init__(self, task: Task, rows: datasets.Dataset) -> None:
+        self.task = task
+        self._rows = rows.cast_column("image", datasets.Image(decode=False))
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[Example]:
+        """Return one sample."""
+        return (Example(self.task, self._rows[index]),)
+
+
+def instruction_benchmark(tasks: Sequence[Task], task0: Sequence[Task] = ()) -> CLScenario:
+    """Build the Avalanche scenario of a sequence of tasks.
+
+    Every experience holds one task. Task labels count from 0 along the sequence and on through task 0's members;
+    the name of the task is the data attribute ``task_name``.
+
+    Args:
+        tasks: The sequence, in training order.
+        task0: Members of task 0, which the start model is taken to have learned jointly.
+
+    Raises:
+        UserError: There is no task, two share a name, or a split is empty.
+
+    Example:
+        >>> benchmark = instruction_benchmark([captions, questions])
+        >>> [experience.task_label for experience in benchmark.train_stream]
+        [0, 1]
+    """
+    if not tasks:
+        raise UserError("a benchmark needs at least one task")
+    names = [task.name for task in (*tasks, *task0)]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two tasks are named '{name}': give each task of a benchmark its own name")
+    streams = [
+        _stream("train", [(task, task.train) for task in tasks], 0),
+        _stream("validation", [(task, task.validation) for task in tasks], 0),
+        _stream("test", [(task, task.test) for task in tasks], 0),
+    ]
+    if task0:
+        streams += [
+            _stream("task0_train", [(task, task.train) for task in task0], len(tasks)),
+            _stream("task0_test", [(task, task.test) for task in task0], len(tasks)),
+        ]
+    benchmark = with_task_labels(CLScenario(streams))
+    for stream in benchmark.streams.values():
+        stream.benchmark = benchmark  # EvaluationPlugin's strict checks read it
+        for experience in stream:
+            experience.current_experience = experience.task_label  # a stream counts from 0 by itself
+    return benchmark
+
+
+def task_name(dataset: Any) -> str | None:
+    """Return the name of the task that all samples of an Avalanche data set belong to, or None where they differ."""
+    names = list(dataset.task_name.uniques)
+    return names[0] if len(names) == 1 else None
+
+
+def _stream(name: str, parts: list[tuple[Task, datasets.Dataset]], first: int) -> Any:
+    experiences = []
+    for label, (task, rows) in enumerate(parts, start=first):
+        if len(rows) == 0:
+            raise UserError(f"task '{task.name}' has no {name} samples")
+        dataset: Any = TaskAwareClassificationDataset(
+            [ExampleData(task, rows)],
+            data_attributes=[
+                DataAttribute(ConstantSequence(task.name, len(rows)), "task_name"),
+                DataAttribute(ConstantSequence(label, len(rows)), "targets_task_labels", use_in_getitem=True),
+            ],
+        )
+        experiences.append(DatasetExperience(dataset=dataset))
+    return EagerCLStream(name, experiences)
