@@ -1,0 +1,6 @@
+"""Large multimodal models as Avalanche models."""
+
+from avalanche_cit.models.frozen_prefix import VisionFeatures
+from avalanche_cit.models.lmm import LMM
+
+__all__ = ["LMM", "VisionFeatures"]
