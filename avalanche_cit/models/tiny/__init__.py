@@ -1,0 +1,1 @@
+"""The tiny models that ship with the package, and how they are made."""
