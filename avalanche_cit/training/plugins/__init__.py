@@ -1,0 +1,1 @@
+"""Strategy plugins, one method per file."""

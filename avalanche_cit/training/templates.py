@@ -1,0 +1,260 @@
+"""The training loop: Avalanche's supervised template with its problem type and update type replaced.
+
+Problem type: text generation (mini-batches of instructions, loss on answer tokens). Update type: one Avalanche
+iteration is one optimizer step, whatever the number of micro-batches; mixed precision; gradient clipping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from avalanche.benchmarks.utils.data_loader import SingleDatasetDataLoader
+from avalanche.core import SupervisedPlugin
+from avalanche.training.determinism.rng_manager import RNGManager
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.templates import SupervisedTemplate
+from torch import Tensor, nn
+
+from avalanche_cit.benchmarks.collator import IGNORED, MiniBatch
+from avalanche_cit.errors import UserError
+from avalanche_cit.models.lmm import LMM
+
+
+class GenerationProblem:
+    """Problem type: the x of a mini-batch is an `InstructionBatch`, the y the label tokens, the output logits."""
+
+    def _unpack_minibatch(self: Any) -> None:
+        self.mbatch = [part.to(self.device, non_blocking=True) for part in self.mbatch]
+
+    def forward(self: Any) -> Tensor | None:
+        """Return logits (B, V, L); None in evaluation without `eval_loss`."""
+        if not self.is_training and not self.eval_loss:
+            return None
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits: Tensor = self.model(self.mb_x)
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    def criterion(self: Any) -> Tensor:
+        """Return the loss of the mini-batch; NaN where evaluation does not compute it."""
+        if self.mb_output is None:
+            return torch.full((1,), float("nan"), device=self.device)
+        loss: Tensor = self._criterion(self.mb_output, self.mb_y)
+        return loss
+
+
+class AccumulatedUpdate:
+    """Update type: forward and backward per micro-batch, then one optimizer step.
+
+    The loss of a micro-batch counts by its share of the batch's answer tokens, so cutting a batch into micro-batches
+    changes memory and nothing else. Whatever plugins add to the loss before ``backward`` is weighted alike.
+    """
+
+    def training_epoch(self: Any, **kwargs: Any) -> None:
+        """Train on every mini-batch of the data loader once."""
+        for batch in self.dataloader:
+            if self._stop_training:
+                break
+            self.mbatch = batch
+            self._unpack_minibatch()
+            self._before_training_iteration(**kwargs)
+            self.optimizer.zero_grad()
+            whole: MiniBatch = self.mbatch
+            total = self._make_empty_loss()
+            for part, share in micro_batches(whole, self.micro_batch_size):
+                self.mbatch = part
+                self.loss = self._make_empty_loss()
+                self._before_forward(**kwargs)
+                self.mb_output = self.forward()
+                self._after_forward(**kwargs)
+                self.loss += self.criterion()
+                self._before_backward(**kwargs)
+                self.loss = self.loss * share
+                self.backward()
+                total += self.loss.detach()
+            self.mbatch, self.loss = whole, total
+            self._after_backward(**kwargs)
+            if self.max_grad_norm is not None:
+                nn.utils.clip_grad_norm_(self._optimized_weights(), self.max_grad_norm)
+            self._before_update(**kwargs)
+            self.optimizer_step()
+            self._after_update(**kwargs)
+            self._after_training_iteration(**kwargs)
+
+
+def micro_batches(batch: MiniBatch, size: int | None) -> list[tuple[MiniBatch, float]]:
+    """Cut a mini-batch into parts of at most `size` samples, each with its share of the answer tokens."""
+    x, y, task_ids = batch
+    if size is None or len(x) <= size:
+        return [(batch, 1.0)]
+    answer = y != IGNORED
+    total = int(answer.sum())
+    parts = zip(x.split(size), y.split(size), task_ids.split(size), answer.split(size), strict=True)
+    return [([px, py, pt], int(pa.sum()) / total) for px, py, pt, pa in parts]
+
+
+class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate):
+    """Base of all strategies: tunes an `LMM` on a stream of vision-language tasks.
+
+    Args:
+        model: The model.
+        optimizer: Built over the model's trainable weights; None gives AdamW with `lr` and `weight_decay` (none on
+            norms, biases and other vectors). Frozen weights are taken out of any optimizer.
+        lr: Peak learning rate of the default optimizer.
+        weight_decay: Of the default optimizer.
+        criterion: Loss of logits (B, V, L) and labels (B, L); the default is cross-entropy over answer tokens.
+        train_mb_size: Samples per optimizer step.
+        micro_batch_size: Samples per forward pass, to save memory; None for all at once.
+        train_epochs: Epochs per experience.
+        eval_mb_size: Samples per batch of generation; None for `train_mb_size`.
+        max_grad_norm: Gradients are clipped to this norm; None for no clipping.
+        bf16: Run forward passes under bfloat16 autocast.
+        eval_loss: Also compute the loss in evaluation (about as dear as generating); without it loss metrics of
+            evaluation read NaN.
+        reset_optimizer: Start every experience with a fresh optimizer state, as separate runs of tuning would.
+        seed: All that is drawn at random in an experience depends on (seed, experience) alone.
+        device: Where to train.
+        plugins, evaluator, eval_every, peval_mode: As in Avalanche.
+
+    Raises:
+        UserError: A size or rate is out of its range.
+
+    Example:
+        >>> strategy = SeqFT(model=LMM.from_pretrained("tiny-base"), train_epochs=3)
+        >>> for experience in benchmark.train_stream:
+        ...     strategy.train(experience)
+        ...     strategy.eval(benchmark.test_stream)
+    """
+
+    def __init__(
+        self,
+        *,
+        model: LMM,
+        optimizer: torch.optim.Optimizer | None = None,
+        lr: float = 1e-3,
+        weight_decay: float = 0.05,
+        criterion: Any = None,
+        train_mb_size: int = 64,
+        micro_batch_size: int | None = None,
+        train_epochs: int = 1,
+        eval_mb_size: int | None = None,
+        max_grad_norm: float | None = 1.0,
+        bf16: bool = False,
+        eval_loss: bool = True,
+        reset_optimizer: bool = True,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        plugins: Sequence[SupervisedPlugin] | None = None,
+        evaluator: EvaluationPlugin | Callable[[], EvaluationPlugin] | None = None,
+        eval_every: int = -1,
+        peval_mode: str = "epoch",
+        **kwargs: Any,
+    ) -> None:
+        for name, number in (("train_mb_size", train_mb_size), ("train_epochs", train_epochs), ("lr", lr)):
+            if number <= 0:
+                raise UserError(f"{name} is {number}: it must be above 0")
+        if micro_batch_size is not None and micro_batch_size <= 0:
+            raise UserError(f"micro_batch_size is {micro_batch_size}: it must be above 0")
+        self.micro_batch_size = micro_batch_size
+        self.max_grad_norm = max_grad_norm
+        self.bf16 = bf16
+        self.eval_loss = eval_loss
+        self.reset_optimizer = reset_optimizer
+        self.seed = seed
+        model.to(device)
+        super().__init__(
+            model=model,
+            optimizer=adamw(model, lr, weight_decay) if optimizer is None else optimizer,
+            criterion=nn.CrossEntropyLoss(ignore_index=IGNORED) if criterion is None else criterion,
+            train_mb_size=train_mb_size,
+            train_epochs=train_epochs,
+            eval_mb_size=eval_mb_size,
+            device=device,
+            plugins=plugins,
+            evaluator=evaluator,
+            eval_every=eval_every,
+            peval_mode=peval_mode,
+            **kwargs,
+        )
+
+    def _before_training_exp(self, **kwargs: Any) -> None:
+        number = self.experience.current_experience
+        RNGManager.set_random_seeds(int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0]))
+        super()._before_training_exp(**kwargs)
+
+    def train_dataset_adaptation(self, **kwargs: Any) -> None:
+        """Hand the model's collator to the data, and fill the cache of vision features."""
+        self._bind(self.experience.dataset)
+        super().train_dataset_adaptation(**kwargs)
+        self.model.prepare(self.adapted_dataset)
+
+    def eval_dataset_adaptation(self, **kwargs: Any) -> None:
+        """Hand the model's collator to the data, and fill the cache of vision features."""
+        self._bind(self.experience.dataset)
+        super().eval_dataset_adaptation(**kwargs)
+        self.model.prepare(self.adapted_dataset)
+
+    def _bind(self, dataset: Any) -> None:
+        """Plugins build loaders of their own from the experience's data, so the data must know how to collate."""
+        dataset.collate_fn = self.model.collator
+
+    def make_train_dataloader(
+        self, num_workers: int = 0, shuffle: bool = True, drop_last: bool = False, **kwargs: Any
+    ) -> None:
+        """Build a plain shuffled loader: tasks keep their natural shares, nothing is oversampled."""
+        self.dataloader = self._loader(self.train_mb_size, num_workers, shuffle=shuffle, drop_last=drop_last)
+
+    def make_eval_dataloader(self, num_workers: int = 0, shuffle: bool = False, **kwargs: Any) -> None:
+        """Build a loader that draws nothing from the global random state: evaluating changes no training."""
+        generator = torch.Generator()
+        self.dataloader = self._loader(self.eval_mb_size, num_workers, shuffle=shuffle, generator=generator)
+
+    def _loader(self, batch_size: int, num_workers: int, **kwargs: Any) -> SingleDatasetDataLoader:
+        return SingleDatasetDataLoader(
+            self.adapted_dataset,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            collate_fn=self.model.collator,
+            pin_memory=self.device.type == "cuda",
+            **kwargs,
+        )
+
+    def check_model_and_optimizer(self, reset_optimizer_state: bool | None = None, **kwargs: Any) -> None:
+        """Adapt the model to the experience, then the optimizer to the model."""
+        reset = self.reset_optimizer if reset_optimizer_state is None else reset_optimizer_state
+        self.model = self.model_adaptation()
+        self.make_optimizer(reset_optimizer_state=reset)
+
+    def make_optimizer(self, reset_optimizer_state: bool = False, **kwargs: Any) -> None:
+        """Make the optimizer hold exactly the trainable weights.
+
+        Weights that an adaptation added join the group that decays or the one that does not, where the optimizer
+        has these two; otherwise its first group.
+        """
+        weights = {weight for weight in self.model.parameters() if weight.requires_grad}
+        groups = self.optimizer.param_groups
+        for group in groups:
+            group["params"] = [weight for weight in group["params"] if weight in weights]
+        new = weights - {weight for group in groups for weight in group["params"]}
+        ordered = [weight for weight in self.model.parameters() if weight in new]
+        vectors = groups[-1] if len(groups) == 2 and groups[-1]["weight_decay"] == 0 else groups[0]
+        for weight in ordered:
+            (vectors if weight.ndim < 2 else groups[0])["params"].append(weight)
+        kept = {} if reset_optimizer_state else dict(self.optimizer.state)
+        self.optimizer.state.clear()
+        self.optimizer.state.update({weight: state for weight, state in kept.items() if weight in weights})
+
+    def _optimized_weights(self) -> list[nn.Parameter]:
+        return [weight for group in self.optimizer.param_groups for weight in group["params"]]
+
+
+def adamw(model: LMM, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """Build AdamW over the trainable weights in two groups: matrices decay, norms and biases do not."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [
+        {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))

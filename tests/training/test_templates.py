@@ -1,0 +1,249 @@
+"""The training loop: what an optimizer step changes, and what does not change with how it is computed."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from avalanche.benchmarks import CLScenario
+from avalanche.core import SupervisedPlugin
+
+from avalanche_cit.errors import UserError
+from avalanche_cit.models import LMM, VisionFeatures
+from avalanche_cit.training import SeqFT
+
+Snapshot = Callable[[torch.nn.Module], dict[str, torch.Tensor]]
+
+
+class Exact(SeqFT):
+    """Keeps the loss in float64 throughout; Avalanche starts it in float32."""
+
+    def _make_empty_loss(self) -> torch.Tensor:
+        return torch.zeros(1, dtype=torch.float64)
+
+
+class Penalty(SupervisedPlugin):
+    """Adds 3 |w|^2 of the trainable weights to the loss."""
+
+    def before_backward(self, strategy: Any, **kwargs: Any) -> None:
+        strategy.loss += 3 * sum(w.pow(2).sum() for w in strategy.model.parameters() if w.requires_grad)
+
+
+# ---- what is trained ----
+
+
+@pytest.mark.parametrize("trainable", ["bridge", "projection", "language", ["query_tokens", "*.crossattention.*"]])
+def test_one_step_changes_exactly_the_trainable_weights(
+    load: Callable[..., LMM], benchmark: CLScenario, snapshot: Snapshot, trainable: str | list[str]
+) -> None:
+    model = load(trainable=trainable)
+    before = snapshot(model)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+    SeqFT(model=model, train_mb_size=16).train(benchmark.train_stream[0])
+
+    changed = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    assert changed == set(model.trainable_state())
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in model.named_buffers())
+
+
+def test_frozen_weights_are_taken_out_of_an_optimizer_over_all(
+    load: Callable[..., LMM], benchmark: CLScenario, snapshot: Snapshot
+) -> None:
+    model = load()
+    before = snapshot(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.5)
+
+    SeqFT(model=model, optimizer=optimizer, train_mb_size=8).train(benchmark.train_stream[0])
+
+    held = [weight for group in optimizer.param_groups for weight in group["params"]]
+    trainable = [weight for weight in model.parameters() if weight.requires_grad]
+    assert len(held) == len(trainable)
+    assert set(held) == set(trainable)
+    assert set(optimizer.state) == set(trainable)
+    changed = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    assert changed == set(model.trainable_state())
+
+
+def test_an_optimizer_keeps_its_two_groups_and_gets_what_it_lacks(
+    load: Callable[..., LMM], benchmark: CLScenario
+) -> None:
+    model = load()
+    projection = list(model.hf.language_projection.parameters())
+    others = [weight for weight in model.parameters() if weight.ndim > 1 and weight not in set(projection)]
+    optimizer = torch.optim.SGD([{"params": others, "lr": 1e-3}, {"params": projection, "lr": 1e-2}])
+
+    SeqFT(model=model, optimizer=optimizer, warmup=None).train(benchmark.train_stream[0])
+
+    first, second = (group["params"] for group in optimizer.param_groups)
+    assert set(second) == set(projection)
+    assert set(first) == {weight for weight in model.parameters() if weight.requires_grad} - set(projection)
+    assert len(first) == len(set(first))
+    assert [group["lr"] for group in optimizer.param_groups] == [1e-3, 1e-2]
+
+
+def test_the_default_optimizer_decays_matrices_alone(load: Callable[..., LMM]) -> None:
+    matrices, vectors = SeqFT(model=load(), lr=0.1, weight_decay=0.3).optimizer.param_groups
+
+    assert {weight.ndim for weight in vectors["params"]} == {1}
+    assert min(weight.ndim for weight in matrices["params"]) == 2
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.3, 0.0)
+
+
+@pytest.mark.parametrize(("reset", "steps"), [(True, 3), (False, 4 + 3)])
+def test_every_experience_starts_with_a_fresh_optimizer_state(
+    load: Callable[..., LMM], benchmark: CLScenario, reset: bool, steps: int
+) -> None:
+    strategy = SeqFT(model=load(), train_mb_size=4, reset_optimizer=reset)
+
+    strategy.train(benchmark.train_stream[:2])
+
+    assert {int(state["step"]) for state in strategy.optimizer.state.values()} == {steps}
+
+
+def test_cached_vision_features_train_the_same_weights(load: Callable[..., LMM], benchmark: CLScenario) -> None:
+    plain, cached = load(), load(vision_features=VisionFeatures())
+
+    for model in (plain, cached):
+        SeqFT(model=model, train_mb_size=4).train(benchmark.train_stream[1])
+
+    assert len(cached.vision_features) == 12
+    for name, weight in cached.trainable_state().items():
+        torch.testing.assert_close(weight, plain.trainable_state()[name], rtol=1e-3, atol=1e-5)
+
+
+# ---- micro-batches, clipping, precision ----
+
+
+@pytest.mark.parametrize("kind", ["t5", "llama"])
+@pytest.mark.parametrize("plugins", [[], [Penalty()]], ids=["plain", "penalty"])
+def test_micro_batches_leave_gradients_and_loss_as_they_are(
+    load: Callable[..., LMM], benchmark: CLScenario, record: Any, kind: str, plugins: list[SupervisedPlugin]
+) -> None:
+    sizes = (None, 1, 3, 5, 16)
+    for size in sizes:
+        options = {"micro_batch_size": size, "train_mb_size": 16, "max_grad_norm": None}
+        strategy = Exact(model=load(kind, dtype="float64"), plugins=[*plugins, record], **options)
+        strategy.train(benchmark.train_stream[0])
+
+    whole, *cut = record.gradients
+    assert max(float(gradient.abs().max()) for gradient in whole.values()) > 1e-3
+    for gradients in cut:
+        assert gradients.keys() == whole.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, whole[name], rtol=0, atol=1e-10)
+    assert record.losses == pytest.approx([record.losses[0]] * len(sizes), abs=1e-10)
+    lengths = {len(benchmark.train_stream[0].dataset[i][0].row["target"].split()) for i in range(16)}
+    assert len(lengths) > 1
+
+
+def test_a_penalty_counts_once_whatever_the_number_of_micro_batches(
+    load: Callable[..., LMM], benchmark: CLScenario, record: Any
+) -> None:
+    for plugins in ([], [Penalty()]):
+        model = load(dtype="float64")
+        weights = {name: weight.clone() for name, weight in model.trainable_state().items()}
+        options = {"micro_batch_size": 3, "train_mb_size": 16, "max_grad_norm": None}
+        Exact(model=model, plugins=[*plugins, record], **options).train(benchmark.train_stream[0])
+
+    plain, penalised = record.gradients
+    for name, weight in weights.items():
+        torch.testing.assert_close(penalised[name] - plain[name], 6 * weight, rtol=0, atol=1e-10)
+    penalty = 3 * sum(float(weight.pow(2).sum()) for weight in weights.values())
+    assert record.losses[1] - record.losses[0] == pytest.approx(penalty, rel=1e-10)
+
+
+def test_one_iteration_is_one_step_whatever_the_number_of_micro_batches(
+    load: Callable[..., LMM], benchmark: CLScenario, record: Any
+) -> None:
+    strategy = SeqFT(model=load(), train_mb_size=6, micro_batch_size=2, train_epochs=2, plugins=[record])
+
+    strategy.train(benchmark.train_stream[0])
+
+    assert [len(ids) for ids in record.ids] == [6, 6, 4, 6, 6, 4]
+    assert strategy.clock.train_iterations == 6
+    assert {int(state["step"]) for state in strategy.optimizer.state.values()} == {6}
+
+
+def _norm(gradients: dict[str, torch.Tensor]) -> float:
+    return math.sqrt(sum(float(gradient.pow(2).sum()) for gradient in gradients.values()))
+
+
+def test_gradients_are_clipped_to_their_norm(load: Callable[..., LMM], benchmark: CLScenario, record: Any) -> None:
+    for norm in (None, 0.01, 1e6):
+        strategy = SeqFT(model=load(), train_mb_size=16, micro_batch_size=5, max_grad_norm=norm, plugins=[record])
+        strategy.train(benchmark.train_stream[0])
+
+    free, clipped, loose = record.gradients
+    assert _norm(free) > 0.1
+    assert _norm(clipped) == pytest.approx(0.01, rel=1e-3)
+    for name, gradient in free.items():
+        torch.testing.assert_close(clipped[name], gradient * (0.01 / _norm(free)), rtol=1e-3, atol=1e-9)
+        assert torch.equal(loose[name], gradient)
+
+
+@pytest.mark.parametrize("kind", ["t5", "llama"])
+def test_bf16_trains_weights_that_stay_float32(
+    load: Callable[..., LMM], benchmark: CLScenario, record: Any, kind: str
+) -> None:
+    for bf16 in (False, True):
+        strategy = SeqFT(model=load(kind), train_mb_size=16, bf16=bf16, plugins=[record])
+        strategy.train(benchmark.train_stream[0])
+
+    exact, rough = record.losses
+    assert rough != exact
+    assert rough == pytest.approx(exact, rel=0.05)
+    assert {weight.dtype for weight in strategy.model.parameters()} == {torch.float32}
+    assert all(bool(gradient.isfinite().all()) for gradient in record.gradients[1].values())
+
+
+# ---- data ----
+
+
+def test_an_epoch_shows_every_sample_once_in_an_order_of_its_own(
+    load: Callable[..., LMM], benchmark: CLScenario, record: Any
+) -> None:
+    SeqFT(model=load(), train_mb_size=5, train_epochs=2, plugins=[record]).train(benchmark.train_stream[1])
+
+    shown = [name for ids in record.ids for name in ids]
+    first, second = shown[:12], shown[12:]
+    in_order = [f"shape-train-{i}" for i in range(12)]
+    assert set(first) == set(second) == set(in_order)
+    assert first != in_order
+    assert first != second
+
+
+def test_workers_load_the_same_batches(load: Callable[..., LMM], benchmark: CLScenario, record: Any) -> None:
+    for workers in (0, 1):
+        SeqFT(model=load(), train_mb_size=6, plugins=[record]).train(
+            benchmark.train_stream[1], num_workers=workers, eval_streams=[]
+        )
+
+    assert record.ids[:2] == record.ids[2:]
+    assert record.losses[:2] == record.losses[2:]
+
+
+# ---- mistakes ----
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_mb_size": 0}, "train_mb_size is 0"),
+        ({"train_epochs": 0}, "train_epochs is 0"),
+        ({"lr": 0.0}, r"lr is 0\.0"),
+        ({"lr": -1e-3}, r"lr is -0\.001"),
+        ({"micro_batch_size": 0}, "micro_batch_size is 0"),
+        ({"warmup": 1.0}, r"warmup is 1\.0"),
+        ({"warmup": -0.1}, r"warmup is -0\.1"),
+    ],
+)
+def test_options_out_of_range_are_refused(load: Callable[..., LMM], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        SeqFT(model=load(), **options)
+
+
+def test_a_misspelled_option_is_refused(load: Callable[..., LMM]) -> None:
+    with pytest.raises(TypeError, match="train_epoch"):
+        SeqFT(model=load(), train_epoch=3)
