@@ -1,0 +1,199 @@
+"""The plugin metric that generates, scores and fills the forgetting matrix.
+
+Each (row, task) cell is generated once; every other number derives from the matrix.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from avalanche.benchmarks import CLScenario
+from avalanche.evaluation import PluginMetric
+from avalanche.evaluation.metric_results import MetricValue
+from avalanche.evaluation.metric_utils import get_metric_name, stream_type
+from avalanche.evaluation.metrics.forgetting_bwt import Forgetting
+
+from avalanche_cit.benchmarks.collator import InstructionBatch
+from avalanche_cit.benchmarks.scenario import task_name
+from avalanche_cit.evaluation.matrix_file import Cells, MatrixFile
+from avalanche_cit.evaluation.scores import beside, get_score
+
+
+class ForgettingMatrix(PluginMetric[float]):
+    """Scores generated answers and keeps R[i][j], the score on task j after training on task i.
+
+    What is evaluated before any training fills the row ``"initial"``; what is evaluated after (or while) training
+    on a task fills that task's row; a cell that is evaluated again is replaced. Under Avalanche's names it emits, for
+    each evaluated experience, ``Score_Exp``, ``ExperienceForgetting`` and ``ExperienceBWT``, and for each evaluated
+    stream ``Score_Stream``, ``StreamForgetting`` and ``StreamBWT`` (first minus last, Avalanche's convention).
+
+    Args:
+        benchmark: The scenario; gives the columns and their scores.
+        stream: The stream that fills the matrix, ``"test"`` or ``"validation"``. Task 0's test stream always does,
+            beside ``"test"``.
+        predictions: A folder for ``<row>/<task>.jsonl`` with every answer; None keeps none.
+
+    Raises:
+        UserError: A task names a score that does not exist.
+
+    Example:
+        >>> matrix = ForgettingMatrix(benchmark)
+        >>> strategy = SeqFT(model=model, evaluator=EvaluationPlugin(matrix, loggers=[InteractiveLogger()]))
+    """
+
+    def __init__(self, benchmark: CLScenario, *, stream: str = "test", predictions: Path | None = None) -> None:
+        super().__init__()
+        streams = benchmark.streams
+        columns = {}
+        for name in ("task0_test", stream) if stream == "test" else (stream,):
+            for experience in streams.get(name, []):
+                task = experience.dataset[0][0].task
+                get_score(task.score)
+                columns[task.name] = task.score
+        self.tasks = list(columns)
+        self.scores_by = list(columns.values())
+        self.task0 = self.tasks[: len(self.tasks) - len(streams[stream])]
+        self.streams = ("test", "task0_test") if stream == "test" else (stream,)
+        self.predictions = predictions
+        self.row = "initial"
+        self.rows = ["initial"]
+        self._cells: dict[tuple[str, str], float] = {}
+        self._others: dict[str, dict[tuple[str, str], float]] = {}
+        self._forgetting = Forgetting()
+        self._answers: list[dict[str, Any]] = []
+        self._stream_scores: list[float] = []
+
+    @property
+    def scores(self) -> Cells:
+        """R as rows of cells, rows and columns as in `rows` and `tasks`; None where nothing was evaluated."""
+        return self._table(self._cells)
+
+    def as_file(self, *, kind: str, benchmark: str, strategy: str, model: str, seed: int) -> MatrixFile:
+        """Return the matrix with what identifies its run, as it stands in ``matrix.json``."""
+        rows = 2 if kind == "joint" else 1 + len(self.tasks) - len(self.task0)
+        return MatrixFile(
+            kind=kind,
+            benchmark=benchmark,
+            strategy=strategy,
+            model=model,
+            seed=seed,
+            tasks=self.tasks,
+            task0=self.task0,
+            scores_by=self.scores_by,
+            rows=list(self.rows),
+            scores=self.scores,
+            other_scores={name: self._table(cells) for name, cells in self._others.items()},
+            complete=len(self.rows) == rows,
+        )
+
+    def result(self) -> float | None:
+        """Return the mean score of the experiences evaluated last."""
+        return float(np.mean(self._stream_scores)) if self._stream_scores else None
+
+    def reset(self) -> None:
+        """Forget the answers collected in the experience being evaluated."""
+        self._answers = []
+
+    def before_training_exp(self, strategy: Any) -> None:
+        """Begin the row of the task that is trained now."""
+        self.row = task_name(strategy.adapted_dataset) or "joint"
+        if self.row not in self.rows:
+            self.rows.append(self.row)
+
+    def before_eval(self, strategy: Any) -> None:
+        """Begin the evaluation of a stream."""
+        self._stream_scores = []
+        self._forgetting.reset_last()
+
+    def before_eval_exp(self, strategy: Any) -> None:
+        """Begin a cell."""
+        self.reset()
+
+    def after_eval_iteration(self, strategy: Any) -> None:
+        """Generate the answers of one mini-batch."""
+        if stream_type(strategy.experience) not in self.streams:
+            return
+        batch: InstructionBatch = strategy.mb_x
+        for text, prompt, row in zip(strategy.model.generate(batch), batch.prompts, batch.rows, strict=True):
+            self._answers.append({**row, "prompt": prompt, "prediction": text})
+
+    def after_eval_exp(self, strategy: Any) -> list[MetricValue]:
+        """Score the answers of the cell and put it into the matrix."""
+        if stream_type(strategy.experience) not in self.streams:
+            return []
+        task = strategy.experience.dataset[0][0].task
+        cell = (self.row, task.name)
+        score = get_score(task.score)
+        answers = self._answers
+        texts = [answer["prediction"] for answer in answers]
+        references = [answer["references"] for answer in answers]
+        choices = [answer["choices"] for answer in answers]
+        result = score.function(texts, references, choices)
+        self._cells[cell] = result.corpus
+        for name, function in beside(score).items():
+            self._others.setdefault(name, {})[cell] = function(texts, references, choices).corpus
+        if self.predictions is not None:
+            _write_answers(self.predictions / self.row / f"{task.name}.jsonl", answers, result.per_sample)
+        self._stream_scores.append(result.corpus)
+        return self._exp_values(strategy, task.name, result.corpus)
+
+    def after_eval(self, strategy: Any) -> list[MetricValue]:
+        """Emit the means over the stream."""
+        experiences = list(strategy.current_eval_stream)
+        if not experiences or stream_type(experiences[0]) not in self.streams:
+            return []
+        names = [task_name(experience.dataset) for experience in experiences]
+        lost = [value for name in names if (value := self._forgetting.result_key(name)) is not None]
+        values = {"Score_Stream": float(np.mean(self._stream_scores))}
+        if lost:
+            values |= {"StreamForgetting": float(np.mean(lost)), "StreamBWT": -float(np.mean(lost))}
+        stream = stream_type(experiences[0])
+        step = strategy.clock.train_iterations
+        return [MetricValue(self, f"{name}/eval_phase/{stream}_stream", value, step) for name, value in values.items()]
+
+    def __str__(self) -> str:
+        """Return the matrix as a table."""
+        width = max(len(name) for name in (*self.rows, *self.tasks)) + 2
+        lines = ["".ljust(width) + "".join(task.rjust(width) for task in self.tasks)]
+        for row, cells in zip(self.rows, self.scores, strict=True):
+            texts = ["-" if cell is None else f"{cell:.1f}" for cell in cells]
+            lines.append(row.ljust(width) + "".join(text.rjust(width) for text in texts))
+        return "\n".join(lines)
+
+    def _exp_values(self, strategy: Any, task: str, score: float) -> list[MetricValue]:
+        """What Avalanche's own forgetting metrics would emit for this experience."""
+        if task == self.row:
+            self._forgetting.update(task, score, initial=True)
+        else:
+            self._forgetting.update(task, score)
+        values = {"Score_Exp": score}
+        lost = self._forgetting.result_key(task)
+        if lost is not None:
+            values |= {"ExperienceForgetting": lost, "ExperienceBWT": -lost}
+        step = strategy.clock.train_iterations
+        return [
+            MetricValue(self, get_metric_name(name, strategy, add_experience=True), value, step)
+            for name, value in values.items()
+        ]
+
+    def _table(self, cells: dict[tuple[str, str], float]) -> Cells:
+        return [[cells.get((row, task)) for task in self.tasks] for row in self.rows]
+
+
+def _write_answers(file: Path, answers: list[dict[str, Any]], scores: list[float]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".unfinished")
+    with unfinished.open("w", encoding="utf-8") as lines:
+        for answer, score in zip(answers, scores, strict=True):
+            record = {
+                "id": answer["id"],
+                "instruction": answer["prompt"],
+                "prediction": answer["prediction"],
+                "references": answer["references"],
+                "score": score,
+            }
+            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+    unfinished.replace(file)
