@@ -1,0 +1,1 @@
+"""What a run leaves behind: run directory, logged numbers, plots and the report."""

@@ -1,0 +1,122 @@
+"""Run directories: fresh, unfinished, finished, of another configuration, unusable."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from avalanche_cit.errors import UserError
+from avalanche_cit.evaluation.matrix_file import MatrixFile
+from avalanche_cit.logging.run_directory import RunDirectory
+
+CONFIG = {"strategy": "seqft", "seed": 0, "lr": 1e-05, "task0": None, "trainable": ["a.*", "b"], "data_root": "Dätä"}
+
+
+@pytest.fixture
+def begun(tmp_path: Path, make_matrix: Callable[..., MatrixFile]) -> Path:
+    """The folder of a run that has written rows of its matrix."""
+    folder = RunDirectory(tmp_path / "run", CONFIG).folder
+    make_matrix().write(folder)
+    return folder
+
+
+def test_a_fresh_folder_holds_the_configuration_alone(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "runs" / "one", CONFIG)
+    assert not directory.finished
+    assert [path.name for path in directory.folder.iterdir()] == ["config.yaml"]
+    text = (directory.folder / "config.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(text) == CONFIG
+    assert "Dätä" in text
+    assert list(yaml.safe_load(text)) == list(CONFIG)  # in the order given
+    assert directory.predictions == directory.folder / "predictions"
+    assert directory.metrics == directory.folder / "metrics.jsonl"
+
+
+def test_an_unfinished_run_is_cleared_and_begun_again(tmp_path: Path) -> None:
+    folder = RunDirectory(tmp_path / "run", CONFIG).folder
+    made = ("matrix.json", "matrix.csv", "metrics.jsonl", "predictions/initial/vqa.jsonl", "examples/vqa/1.png")
+    for name in (*made, "notes.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("left over")
+
+    again = RunDirectory(folder, CONFIG)
+    assert not again.finished
+    again.clear()
+
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "notes.txt"]
+    again.clear()  # nothing there is no mistake
+
+
+def test_a_finished_run_is_read_and_not_run_again(tmp_path: Path, make_matrix: Callable[..., MatrixFile]) -> None:
+    directory = RunDirectory(tmp_path / "run", CONFIG)
+    make_matrix().write(directory.folder)
+    assert not directory.finished  # the matrix is not the last file of a run
+    directory.finish({"seed": 0, "model": "modèle"})
+    assert directory.finished
+    assert "modèle" in (directory.folder / "provenance.json").read_text(encoding="utf-8")
+
+    again = RunDirectory(tmp_path / "run", dict(CONFIG))
+    assert again.finished
+    assert again.read_matrix() == make_matrix()
+    again.clear()
+    assert not again.finished
+    assert not list(directory.folder.glob(".*"))  # nothing half-written
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 1}, "seed (0 there, 1 now)"),
+        ({"lr": 1e-4, "strategy": "replay"}, "strategy ('seqft' there, 'replay' now), lr (1e-05 there, 0.0001 now)"),
+        ({"epochs": 3}, "epochs (None there, 3 now)"),
+    ],
+)
+def test_another_configuration_is_refused_by_the_options_that_differ(
+    begun: Path, changes: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        RunDirectory(begun, {**CONFIG, **changes})
+    assert str(caught.value).startswith(f"{begun} holds a run with other options: {named}; give another --output")
+    assert yaml.safe_load((begun / "config.yaml").read_text(encoding="utf-8")) == CONFIG
+
+
+def test_an_option_that_is_gone_is_named(begun: Path) -> None:
+    with pytest.raises(UserError, match=re.escape("other options: seed (0 there, None now);")):
+        RunDirectory(begun, {key: value for key, value in CONFIG.items() if key != "seed"})
+
+
+def test_before_the_first_row_another_configuration_takes_the_folder(tmp_path: Path) -> None:
+    """Whoever mistypes an option and breaks off at once need not delete anything."""
+    RunDirectory(tmp_path / "run", CONFIG)
+    RunDirectory(tmp_path / "run", {**CONFIG, "seed": 1})
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8")) == {**CONFIG, "seed": 1}
+
+
+@pytest.mark.parametrize("below", ["", "a/b"])
+def test_a_folder_that_cannot_be_made(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    folder = tmp_path / "file" / below
+    with pytest.raises(UserError, match=re.escape(f"cannot write to {folder}: ") + ".*; give another --output"):
+        RunDirectory(folder, CONFIG)
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"strategy: [seqft\nseed: 0\n", "cannot be read"),
+        (b"strategy: \xff\n", "cannot be read"),
+        (b"", "is no configuration"),
+        (b"- seqft\n", "is no configuration"),
+    ],
+)
+def test_a_broken_configuration_is_named(begun: Path, content: bytes, problem: str) -> None:
+    file = begun / "config.yaml"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(f"{file}: {problem}")) as caught:
+        RunDirectory(begun, CONFIG)
+    assert "delete the run directory, or give another" in str(caught.value)
+    assert file.read_bytes() == content
