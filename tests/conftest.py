@@ -66,7 +66,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Task]:
     made = {}
     for name, prompt in prompts.items():
         splits = {split: _split(name, split, size, folder) for split, size in SIZES[name].items()}
-        made[name] = Task(name, **splits, prompt=prompt, score="token_f1", max_new_tokens=8)
+        made[name] = Task(name, **splits, prompt=prompt, score="token_f1", max_new_tokens=6)
     return made
 
 

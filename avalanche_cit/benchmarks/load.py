@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import string
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ import datasets
 import yaml
 
 from avalanche_cit.benchmarks.readers import READERS
-from avalanche_cit.benchmarks.task import Task
+from avalanche_cit.benchmarks.task import Task, check_prompt
 from avalanche_cit.errors import UserError, unknown_name
 
 SPLITS = ("train", "validation", "test")
@@ -43,7 +42,6 @@ SPLITS = ("train", "validation", "test")
 _FILE_KEYS = ("name", "version", "description", "data_root", "drawn_by", "tasks", "task0", "definitions")
 _DEFINITION_KEYS = ("reader", "prompt", "score", "max_new_tokens", "splits")
 _GIVEN_OPTIONS = ("task", "cache_dir")  # what load_task gives a reader itself
-_PROMPT_FIELDS = (["question", "", None], ["options", "", None], [None, None, None])  # as string.Formatter parses them
 _YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError)  # PyYAML leaks the others
 
 
@@ -262,12 +260,7 @@ def _check_value(name: str, value: object, hint: Any, where: str) -> None:
 
 def _prompt(fields: dict[str, Any], where: str) -> str:
     prompt = _text(fields, "prompt", where)
-    try:
-        plain = all(field in _PROMPT_FIELDS for _, *field in string.Formatter().parse(prompt))
-    except ValueError:
-        plain = False
-    if not plain:
-        raise UserError(f"{where}: the prompt {prompt!r} cannot be filled; use {{question}} and {{options}} alone")
+    check_prompt(prompt, where)
     return prompt
 
 

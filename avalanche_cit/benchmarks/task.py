@@ -13,7 +13,7 @@ import datasets
 
 from avalanche_cit.errors import UserError
 
-_FIELDS = {"question", "options"}
+_FIELDS = (["question", "", None], ["options", "", None], [None, None, None])  # as string.Formatter parses them
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,15 +49,24 @@ class Task:
     max_new_tokens: int
 
     def __post_init__(self) -> None:
-        used = {name for _, name, _, _ in string.Formatter().parse(self.prompt) if name is not None}
-        if not used <= _FIELDS:
-            raise UserError(
-                f"task '{self.name}': the prompt {self.prompt!r} uses {{{min(used - _FIELDS)}}}; "
-                "only {question} and {options} can be filled"
-            )
+        check_prompt(self.prompt, f"task '{self.name}'")
 
     def render(self, sample: dict[str, Any]) -> str:
         """Return the text input of one row of the data."""
         choices = sample["choices"] or []
         options = " ".join(f"({chr(ord('a') + i)}) {choice}" for i, choice in enumerate(choices))
         return self.prompt.format(question=sample["instruction"], options=options)
+
+
+def check_prompt(prompt: str, where: str) -> None:
+    """Check that a prompt can be filled.
+
+    Raises:
+        UserError: It has an unpaired brace, or fields other than ``{question}`` and ``{options}`` as they stand.
+    """
+    try:
+        plain = all(field in _FIELDS for _, *field in string.Formatter().parse(prompt))
+    except ValueError:
+        plain = False
+    if not plain:
+        raise UserError(f"{where}: the prompt {prompt!r} cannot be filled; use {{question}} and {{options}} alone")

@@ -22,7 +22,7 @@ from avalanche_cit.evaluation.matrix_file import Cells, MatrixFile
 from avalanche_cit.evaluation.scores import beside, get_score
 
 
-class ForgettingMatrix(PluginMetric[float]):
+class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
     """Scores generated answers and keeps R[i][j], the score on task j after training on task i.
 
     What is evaluated before any training fills the row ``"initial"``; what is evaluated after (or while) training

@@ -26,7 +26,7 @@ SHIPPED = ("tiny-base", "tiny-instruct")
 Trainable = str | Sequence[str]
 
 
-class LMM(DynamicModule):
+class LMM(DynamicModule):  # type: ignore[misc]
     """A large multimodal model whose trainable part is tuned task after task.
 
     Everything but the trainable part is frozen and kept in evaluation mode. The model itself is the stock
@@ -114,7 +114,8 @@ class LMM(DynamicModule):
     @property
     def device(self) -> torch.device:
         """Where the trainable weights are."""
-        return next(weight for weight in self.parameters() if weight.requires_grad).device
+        weight: Tensor = next(weight for weight in self.parameters() if weight.requires_grad)
+        return weight.device
 
     def forward(self, batch: InstructionBatch) -> Tensor:
         """Return logits (B, V, L) aligned with ``batch.labels`` (B, L), zero where there is no label."""
@@ -126,8 +127,8 @@ class LMM(DynamicModule):
             output = self.hf(pixel_values=self._vision(batch), **batch.inputs)
             # the logits at a position speak of the next token
             logits = nn.functional.pad(output.logits[:, :-1], (0, 0, 1, 0))
-        logits = logits.masked_fill((labels == IGNORED).unsqueeze(-1), 0.0)
-        return logits.transpose(1, 2)
+        counted: Tensor = logits.masked_fill((labels == IGNORED).unsqueeze(-1), 0.0)
+        return counted.transpose(1, 2)
 
     @torch.no_grad()
     def generate(self, batch: InstructionBatch) -> list[str]:
@@ -210,7 +211,7 @@ class LMM(DynamicModule):
             setattr(hf, self.family.vision, tower)
 
     def train(self, mode: bool = True) -> LMM:
-        """Put what holds trainable weights, its dropout included, in training mode; the rest stays in evaluation mode."""
+        """Put what holds trainable weights, dropout included, in training mode; the rest stays in evaluation mode."""
         _set_training(self, mode)
         return self
 

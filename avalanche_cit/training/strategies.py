@@ -83,14 +83,14 @@ class Replay(SeqFT):
         super().__init__(train_mb_size=train_mb_size, plugins=[*(plugins or []), replay], **kwargs)
 
 
-class _BalancedMemory(ExperienceBalancedBuffer):
+class _BalancedMemory(ExperienceBalancedBuffer):  # type: ignore[misc]
     """Avalanche's buffer of fixed size, filled without the notice that its old way of filling prints every time."""
 
     def update(self, strategy: Any, **kwargs: Any) -> None:
         self.post_adapt(strategy, strategy.experience)
 
 
-class JointFT(SeqFT, JointTraining):
+class JointFT(SeqFT, JointTraining):  # type: ignore[misc]
     """Joint fine-tuning: all tasks shuffled together, as many updates in total as SeqFT (std).
 
     Call ``train`` once, with the whole stream. The upper reference, out of competition.

@@ -95,7 +95,7 @@ def micro_batches(batch: MiniBatch, size: int | None) -> list[tuple[MiniBatch, f
     return [([px, py, pt], int(pa.sum()) / total) for px, py, pt, pa in parts]
 
 
-class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate):
+class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate):  # type: ignore[misc]
     """Base of all strategies: tunes an `LMM` on a stream of vision-language tasks.
 
     Args:
@@ -239,7 +239,8 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
             group["params"] = [weight for weight in group["params"] if weight in weights]
         new = weights - {weight for group in groups for weight in group["params"]}
         ordered = [weight for weight in self.model.parameters() if weight in new]
-        vectors = groups[-1] if len(groups) == 2 and groups[-1]["weight_decay"] == 0 else groups[0]
+        decays = [group.get("weight_decay", 0) > 0 for group in groups]
+        vectors = groups[1] if decays == [True, False] else groups[0]
         for weight in ordered:
             (vectors if weight.ndim < 2 else groups[0])["params"].append(weight)
         kept = {} if reset_optimizer_state else dict(self.optimizer.state)

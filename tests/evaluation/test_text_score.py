@@ -269,10 +269,10 @@ def test_what_is_not_evaluated_stays_open(load: Callable[..., LMM], benchmark: C
     matrix = ForgettingMatrix(benchmark)
     strategy = strategy_with(matrix, load())
 
-    strategy.train(benchmark.train_stream[1])
+    strategy.train(benchmark.train_stream[0])
     strategy.eval(benchmark.test_stream[1:2])
 
-    assert matrix.rows == ["initial", "shape"]
+    assert matrix.rows == ["initial", "colour"]
     assert matrix.scores[0] == [None] * 4
     assert [score is None for score in matrix.scores[1]] == [True, True, False, True]
     assert str(matrix).splitlines()[1].split() == ["initial", "-", "-", "-", "-"]

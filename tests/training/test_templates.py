@@ -83,6 +83,22 @@ def test_an_optimizer_keeps_its_two_groups_and_gets_what_it_lacks(
     assert [group["lr"] for group in optimizer.param_groups] == [1e-3, 1e-2]
 
 
+def test_what_two_groups_lack_joins_the_one_that_decays_or_the_one_that_does_not(
+    load: Callable[..., LMM], benchmark: CLScenario
+) -> None:
+    model = load()
+    matrix, vector = model.hf.language_projection.weight, model.hf.language_projection.bias
+    groups = [{"params": [matrix], "weight_decay": 0.1}, {"params": [vector], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3)
+
+    SeqFT(model=model, optimizer=optimizer, train_mb_size=16).train(benchmark.train_stream[0])
+
+    matrices, vectors = (group["params"] for group in optimizer.param_groups)
+    assert {weight.ndim for weight in vectors} == {1}
+    assert min(weight.ndim for weight in matrices) == 2
+    assert len(matrices) + len(vectors) == len(model.trainable_state())
+
+
 def test_the_default_optimizer_decays_matrices_alone(load: Callable[..., LMM]) -> None:
     matrices, vectors = SeqFT(model=load(), lr=0.1, weight_decay=0.3).optimizer.param_groups
 

@@ -35,7 +35,7 @@ class Loss(SupervisedPlugin):
         self.values: list[float] = []
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
-        self.values.append(float(strategy.loss))
+        self.values.append(strategy.loss.item())
 
 
 class Alignment(SupervisedPlugin):
@@ -146,7 +146,7 @@ def test_a_stock_cosine_schedule_runs_and_restarts(
     strategy.train(benchmark.train_stream[:2])
 
     rates = [rate for (rate,) in record.rates]
-    assert rates == pytest.approx([0.1, 0.0853553, 0.05, 0.0146447, 0.1, 0.0853553, 0.05])
+    assert rates == pytest.approx([0.1, 0.085355, 0.05, 0.014645, 0.1, 0.085355, 0.05], rel=1e-4)
 
 
 def test_a_stock_step_schedule_runs_by_epochs(load: Callable[..., LMM], benchmark: CLScenario, record: Any) -> None:
@@ -166,7 +166,7 @@ def test_a_stock_step_schedule_runs_by_epochs(load: Callable[..., LMM], benchmar
     ("metric", "stream", "mode"),
     [
         ("Loss_Exp", "validation_stream/Task000/Exp000", "min"),
-        ("Loss_Stream", "validation_stream/Task000", "min"),
+        ("Loss_Stream", "validation_stream/Task002", "min"),  # the mean, named after the task evaluated last
         ("Score_Stream", "validation_stream", "max"),
     ],
 )
@@ -181,12 +181,13 @@ def test_early_stopping_stops_and_goes_back_to_the_best_weights(
     model = load()
     start = snapshot(model)
     matrix = ForgettingMatrix(benchmark, stream="validation")
+    stopping = EarlyStoppingPlugin(patience=2, val_stream_name=stream, metric_name=metric, mode=mode, margin=1.0)
     strategy = SeqFT(
         model=model,
-        lr=10.0,  # makes everything worse
+        lr=1e-5,  # too small to gain the margin
         train_mb_size=8,
         train_epochs=8,
-        plugins=[EarlyStoppingPlugin(patience=2, val_stream_name=stream, metric_name=metric, mode=mode)],
+        plugins=[stopping],
         evaluator=EvaluationPlugin(matrix, loss_metrics(experience=True, stream=True), loggers=[]),
         eval_every=1,
     )

@@ -124,7 +124,11 @@ def ask_room(scene: Scene, rng: np.random.Generator) -> Asked:
 
 def _room_colour(scene: Scene, rng: np.random.Generator) -> Asked | None:
     thing = _one(_alone(scene, "shape"), rng)
-    return thing and Asked("colour", f"what color is the {thing.shape}?", thing.colour, _doubt(COLOURS, rng))
+    return (
+        None
+        if thing is None
+        else Asked("colour", f"what color is the {thing.shape}?", thing.colour, _doubt(COLOURS, rng))
+    )
 
 
 def _room_count(scene: Scene, rng: np.random.Generator) -> Asked | None:
@@ -144,12 +148,18 @@ def _room_exists(scene: Scene, rng: np.random.Generator) -> Asked | None:
 
 def _room_at(scene: Scene, rng: np.random.Generator) -> Asked | None:
     thing = _one(scene.things, rng)
-    return thing and Asked("at", f"what is at the {thing.place}?", thing.shape, _doubt(SHAPES, rng))
+    if thing is None:
+        return None
+    return Asked("at", f"what is at the {thing.place}?", thing.shape, _doubt(SHAPES, rng))
 
 
 def _room_where(scene: Scene, rng: np.random.Generator) -> Asked | None:
     thing = _one(_alone(scene, "shape"), rng)
-    return thing and Asked("where", f"where is the {thing.shape}?", thing.place, (thing.place.split()[1],))
+    return (
+        None
+        if thing is None
+        else Asked("where", f"where is the {thing.shape}?", thing.place, (thing.place.split()[1],))
+    )
 
 
 def _room_beside(scene: Scene, rng: np.random.Generator) -> Asked | None:
@@ -195,7 +205,9 @@ def _gallery_verify(scene: Scene, rng: np.random.Generator) -> Asked | None:
 
 def _gallery_size(scene: Scene, rng: np.random.Generator) -> Asked | None:
     thing = _one(_alone(scene, "name"), rng)
-    return thing and Asked("size", f"which size is the {_gallery(thing)}?", thing.size)
+    if thing is None:
+        return None
+    return Asked("size", f"which size is the {_gallery(thing)}?", thing.size)
 
 
 def _gallery_side(scene: Scene, rng: np.random.Generator) -> Asked | None:
@@ -322,7 +334,7 @@ def _pick(
 ) -> Asked:
     """Ask one of the kinds that the scene allows."""
     for index in rng.permutation(len(kinds)):
-        asked = kinds[index](scene, rng)
+        asked: Asked | None = kinds[int(index)](scene, rng)
         if asked is not None:
             return asked
     raise AssertionError(f"no question fits {scene}")

@@ -135,7 +135,7 @@ def _textcaps(task: str, drawn: Drawn, rng: np.random.Generator) -> dict[str, Js
     """TextCaps 0.1: one record per caption."""
     files = {}
     for split in SPLITS:
-        data = []
+        data: list[Json] = []
         for number, scene in drawn[split]:
             captions = language.wall_captions(scene)
             for caption in captions:

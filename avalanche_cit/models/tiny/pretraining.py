@@ -171,7 +171,8 @@ def language_loss(
     words = model.get_input_embeddings()(ids)
     inputs = torch.cat([model.language_projection(queries), words], dim=1)
     mask = torch.cat([torch.ones(len(ids), QUERY_TOKENS, dtype=mask.dtype), mask], dim=1)
-    return model.language_model(inputs_embeds=inputs, attention_mask=mask, labels=tokens.labels(targets)).loss
+    loss: Tensor = model.language_model(inputs_embeds=inputs, attention_mask=mask, labels=tokens.labels(targets)).loss
+    return loss
 
 
 def text_loss(
@@ -183,7 +184,8 @@ def text_loss(
 ) -> Tensor:
     """Cross-entropy of the answers with a dense caption in the place of the picture."""
     ids, mask = tokens.inputs([f"{context} . {prompt}" for context, prompt in zip(contexts, prompts, strict=True)])
-    return model.language_model(input_ids=ids, attention_mask=mask, labels=tokens.labels(targets)).loss
+    loss: Tensor = model.language_model(input_ids=ids, attention_mask=mask, labels=tokens.labels(targets)).loss
+    return loss
 
 
 def train_base(
@@ -264,7 +266,7 @@ class StageRun:
             # seeds differ per stage: its name's length is as good as any number
             loss = loss_of(step, np.random.default_rng((self.seed, len(self.stage.name), step)))
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             recent = [*recent[-49:], loss.item()]

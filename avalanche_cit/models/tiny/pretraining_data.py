@@ -93,10 +93,11 @@ def _patches_in(box: Box) -> npt.NDArray[np.bool_]:
     edges = np.arange(GRID) * PATCH
 
     def covered(low: float, high: float) -> npt.NDArray[np.float64]:
-        return np.clip(np.minimum(edges + PATCH, high) - np.maximum(edges, low), 0, None)
+        length: npt.NDArray[np.float64] = np.clip(np.minimum(edges + PATCH, high) - np.maximum(edges, low), 0, None)
+        return length
 
     area = covered(top, bottom)[:, None] * covered(left, right)[None, :]
-    return area >= min(0.4 * PATCH * PATCH, area.max())
+    return np.asarray(area >= min(0.4 * PATCH * PATCH, area.max()))
 
 
 def instruction(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:

@@ -141,7 +141,7 @@ def _batches(model: LMM, samples: Sequence[Prompted]) -> list[tuple[Sequence[Pro
 def _example(sample: Prompted) -> Example:
     png = io.BytesIO()
     draw_scene(sample.scene).save(png, "png")
-    task = Task("probe", None, None, None, prompt=sample.prompt, score="exact_match_raw", max_new_tokens=60)  # type: ignore[arg-type]
+    task = Task("probe", None, None, None, prompt=sample.prompt, score="exact_match_raw", max_new_tokens=60)
     row = {
         "id": sample.prompt,
         "image": {"bytes": png.getvalue(), "path": None},

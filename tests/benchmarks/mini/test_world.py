@@ -226,7 +226,7 @@ def test_two_processes_may_draw_at_once(tmp_path: Path) -> None:
         for task in ("vizwiz", "flickr30k"):
             draw_task(task, tmp_path / "shared", seed=0, sizes=TINY)
 
-    processes = [context.Process(target=draw) for _ in range(3)]
+    processes = [context.Process(target=draw, daemon=True) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:
