@@ -67,7 +67,7 @@ def run_main(main: Callable[[], object]) -> None:
         print(f"error: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted: type the same command again; what is finished is kept", file=sys.stderr)
         sys.exit(130)
 
 

@@ -86,7 +86,7 @@ class RunConfig:
     epochs: int = 3
     batch_size: int = 64
     micro_batch_size: int | None = None
-    eval_batch_size: int = 64
+    eval_batch_size: int = 200
     lr: float = 1e-3
     weight_decay: float = 0.05
     warmup: float = 0.03

@@ -9,6 +9,7 @@ and direct tuning as the reference. A finished run is not computed again.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def main() -> None:
         default = RunConfig.__dataclass_fields__[name].default
         parser.add_argument(f"--{name}", action=ActionYesNo(no_prefix="no_"), default=default, help=meaning)
     parser.add_class_arguments(RunConfig, skip={"strategy", *switches})
-    options = parser.instantiate_classes(parser.parse_args()).as_dict()
+    options = parser.parse_args().as_dict()
     options.pop("config", None)
     strategies, output, quick = options.pop("strategy"), options.pop("output"), options.pop("quick")
     if quick:
@@ -63,16 +64,17 @@ def main() -> None:
 
     features = VisionFeatures()
     folders = [output / f"{config.strategy}-seed{config.seed}" for config in configs]
-    files = [run(config, folder, vision_features=features) for config, folder in zip(configs, folders, strict=True)]
-    for file in files:
-        print_matrix(console, file)
+    for config, folder in zip(configs, folders, strict=True):
+        file = run(config, folder, vision_features=features)
+        seen = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["samples_seen"]
+        print_matrix(console, file, seen)
     report = output / "report.html"
     write_report(folders, report)
     console.print(f"report: {report}")
 
 
-def print_matrix(console: Console, file: MatrixFile) -> None:
-    """Print a matrix with its main numbers."""
+def print_matrix(console: Console, file: MatrixFile, samples_seen: int) -> None:
+    """Print a matrix with its main numbers, and how many samples the strategy trained on."""
     table = Table(title=f"{file.strategy}, seed {file.seed}: score (0-100) on each task after each stage")
     table.add_column("after")
     for task in file.tasks:
@@ -90,7 +92,7 @@ def print_matrix(console: Console, file: MatrixFile) -> None:
     }
     summary = file.summary()
     numbers = [f"{title} {summary[key]:.1f}" for title, key in shown.items() if summary[key] is not None]
-    console.print(", ".join(numbers), "\n")
+    console.print(", ".join([*numbers, f"samples seen {samples_seen:,}"]), "\n")
 
 
 if __name__ == "__main__":

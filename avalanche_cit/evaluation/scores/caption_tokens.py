@@ -7,6 +7,7 @@ Stanford is followed.
 
 from __future__ import annotations
 
+import functools
 import re
 
 from nltk.tokenize import TreebankWordTokenizer
@@ -22,6 +23,7 @@ _KEEPS_STOP = re.compile(
 )
 
 
+@functools.lru_cache(maxsize=200_000)  # the references of a task come back in every row of the matrix
 def caption_tokens(caption: str) -> str:
     """Return the tokens of a caption, separated by single spaces.
 
