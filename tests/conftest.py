@@ -3,6 +3,7 @@
 The weights are drawn wide, so that the greedy answers of an untrained model differ between images and questions.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -120,15 +121,32 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(params=["t5", "llama"])
-def folder(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Path:
-    """The folder of a model, for tests that both kinds of language model must pass."""
-    return folders[request.param]
+def kind(request: pytest.FixtureRequest) -> str:
+    """For tests that both kinds of language model must pass."""
+    name: str = request.param
+    return name
 
 
 @pytest.fixture
-def load(folders: dict[str, Path]) -> Callable[..., LMM]:
-    """Load a model afresh: ``load(kind="t5", **options)``."""
-    return lambda kind="t5", **options: LMM.from_pretrained(folders[kind], **options)
+def folder(folders: dict[str, Path], kind: str) -> Path:
+    """The folder of the model of that kind."""
+    return folders[kind]
+
+
+@pytest.fixture(scope="session")
+def loaded(folders: dict[str, Path]) -> dict[str, LMM]:
+    """The two models, loaded once."""
+    return {kind: LMM.from_pretrained(folder) for kind, folder in folders.items()}
+
+
+@pytest.fixture(scope="session")
+def load(loaded: dict[str, LMM]) -> Callable[..., LMM]:
+    """Make a model anew: ``load(kind="t5", dtype=torch.float32, **options)``, options as `LMM` takes them."""
+
+    def load(kind: str = "t5", dtype: torch.dtype = torch.float32, **options: Any) -> LMM:
+        return LMM(copy.deepcopy(loaded[kind].hf).to(dtype), loaded[kind].processor, **options)
+
+    return load
 
 
 class Record(SupervisedPlugin):

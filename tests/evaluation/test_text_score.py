@@ -104,7 +104,7 @@ class Run(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def run(tasks: dict[str, Task], folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(tasks: dict[str, Task], load: Callable[..., LMM], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Tune a model on three tasks, evaluating the sequence and task 0 before all and after each."""
     folder = tmp_path_factory.mktemp("predictions")
     benchmark = instruction_benchmark([tasks[name] for name in TASKS], task0=[tasks["old"]])
@@ -112,7 +112,7 @@ def run(tasks: dict[str, Task], folders: dict[str, Path], tmp_path_factory: pyte
     stock = [kind(matrix) for kind in (StockExperienceForgetting, StockStreamForgetting)]
     stock += [kind(matrix) for kind in (StockExperienceBWT, StockStreamBWT)]
     strategy = SeqFT(
-        model=LMM.from_pretrained(folders["t5"], trainable="all"),
+        model=load(trainable="all"),
         lr=1e-2,
         train_mb_size=4,
         eval_mb_size=4,

@@ -35,8 +35,10 @@ def stock_greedy(stock: Any, batch: InstructionBatch, encoder_decoder: bool, end
     return answer
 
 
-def test_one_samples_inputs_are_the_stock_processors(folder: Path, samples: list[Any]) -> None:
-    model = LMM.from_pretrained(folder)
+def test_one_samples_inputs_are_the_stock_processors(
+    load: Callable[..., LMM], kind: str, folder: Path, samples: list[Any]
+) -> None:
+    model = load(kind)
     x, _, _ = model.collator(samples[:1])
 
     image = Image.open(samples[0][0].row["image"]["path"])
@@ -51,8 +53,8 @@ def test_one_samples_inputs_are_the_stock_processors(folder: Path, samples: list
     assert torch.equal(x.pixel_values, stock["pixel_values"])
 
 
-def test_loss_is_the_stock_models_own(folder: Path, samples: list[Any]) -> None:
-    model = LMM.from_pretrained(folder)
+def test_loss_is_the_stock_models_own(load: Callable[..., LMM], kind: str, folder: Path, samples: list[Any]) -> None:
+    model = load(kind)
     x, y, _ = model.collator(samples)
 
     stock = AutoModelForImageTextToText.from_pretrained(folder).eval()
@@ -64,8 +66,10 @@ def test_loss_is_the_stock_models_own(folder: Path, samples: list[Any]) -> None:
     assert float(loss) == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_logits_line_up_with_the_labels_and_are_zero_elsewhere(folder: Path, samples: list[Any]) -> None:
-    model = LMM.from_pretrained(folder)
+def test_logits_line_up_with_the_labels_and_are_zero_elsewhere(
+    load: Callable[..., LMM], kind: str, samples: list[Any]
+) -> None:
+    model = load(kind)
     x, y, _ = model.collator(samples)
 
     logits = model(x).detach()
@@ -77,8 +81,8 @@ def test_logits_line_up_with_the_labels_and_are_zero_elsewhere(folder: Path, sam
     assert (logits.transpose(1, 2)[~silent] != 0).any(dim=1).all()
 
 
-def test_labels_are_the_answer_and_its_end(folder: Path, samples: list[Any]) -> None:
-    model = LMM.from_pretrained(folder)
+def test_labels_are_the_answer_and_its_end(load: Callable[..., LMM], kind: str, samples: list[Any]) -> None:
+    model = load(kind)
     tokenizer = model.processor.tokenizer
     x, y, _ = model.collator(samples)
 
@@ -105,8 +109,8 @@ def test_a_decoder_only_model_reads_prompt_and_answer_as_one_text(load: Callable
         assert text.strip() == f"{prompt} {sample[0].row['target']}"
 
 
-def test_a_batch_answers_as_its_samples_one_by_one(folder: Path, samples: list[Any]) -> None:
-    model = LMM.from_pretrained(folder, dtype="float64")
+def test_a_batch_answers_as_its_samples_one_by_one(load: Callable[..., LMM], kind: str, samples: list[Any]) -> None:
+    model = load(kind, dtype=torch.float64)
 
     together = model.generate(model.collator(samples)[0])
     alone = [model.generate(model.collator([sample])[0])[0] for sample in samples]
@@ -116,8 +120,10 @@ def test_a_batch_answers_as_its_samples_one_by_one(folder: Path, samples: list[A
     assert len({len(text.split()) for text in together}) > 2
 
 
-def test_answers_are_the_stock_models_greedy_ones(folder: Path, samples: list[Any]) -> None:
-    model = LMM.from_pretrained(folder, dtype="float64")
+def test_answers_are_the_stock_models_greedy_ones(
+    load: Callable[..., LMM], kind: str, folder: Path, samples: list[Any]
+) -> None:
+    model = load(kind, dtype=torch.float64)
     stock = AutoModelForImageTextToText.from_pretrained(folder, dtype="float64").eval()
     tokenizer = model.processor.tokenizer
     together = model.generate(model.collator(samples)[0])
@@ -129,8 +135,8 @@ def test_answers_are_the_stock_models_greedy_ones(folder: Path, samples: list[An
         assert together[i] == tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
-def test_answers_are_no_longer_than_the_task_allows(folder: Path, samples: list[Any]) -> None:
-    model = LMM.from_pretrained(folder)
+def test_answers_are_no_longer_than_the_task_allows(load: Callable[..., LMM], kind: str, samples: list[Any]) -> None:
+    model = load(kind)
     short = [(Example(replace(example.task, max_new_tokens=2), example.row), label) for example, label in samples]
 
     long = model.generate(model.collator(samples)[0])
@@ -140,8 +146,10 @@ def test_answers_are_no_longer_than_the_task_allows(folder: Path, samples: list[
     assert cut == [" ".join(text.split()[:2]) for text in long]
 
 
-def test_micro_batches_carry_every_sample_once_and_in_order(folder: Path, samples: list[Any]) -> None:
-    x, _, _ = LMM.from_pretrained(folder).collator(samples)
+def test_micro_batches_carry_every_sample_once_and_in_order(
+    load: Callable[..., LMM], kind: str, samples: list[Any]
+) -> None:
+    x, _, _ = load(kind).collator(samples)
 
     parts = x.split(5)
 
@@ -151,8 +159,10 @@ def test_micro_batches_carry_every_sample_once_and_in_order(folder: Path, sample
     assert torch.equal(torch.cat([part.inputs["input_ids"] for part in parts]), x.inputs["input_ids"])
 
 
-def test_image_embeddings_are_the_towers_class_tokens(folder: Path, samples: list[Any]) -> None:
-    model = LMM.from_pretrained(folder)
+def test_image_embeddings_are_the_towers_class_tokens(
+    load: Callable[..., LMM], kind: str, folder: Path, samples: list[Any]
+) -> None:
+    model = load(kind)
     x, _, _ = model.collator(samples)
 
     stock = AutoModelForImageTextToText.from_pretrained(folder).eval()
@@ -172,8 +182,10 @@ def test_the_share_of_words_without_a_token(load: Callable[..., LMM]) -> None:
     assert model.spelled_share([]) == 0
 
 
-def test_the_longest_text_is_taken_and_one_token_more_is_refused(folder: Path, samples: list[Any]) -> None:
-    model = LMM.from_pretrained(folder)
+def test_the_longest_text_is_taken_and_one_token_more_is_refused(
+    load: Callable[..., LMM], kind: str, samples: list[Any]
+) -> None:
+    model = load(kind)
     example, label = samples[0]
 
     def ask(words: int) -> Any:

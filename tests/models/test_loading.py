@@ -1,7 +1,6 @@
 """Models come from folders and go into folders that plain transformers loads; what is no model is refused."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +40,9 @@ def test_plain_transformers_loads_what_is_saved(
     assert (model.collator(samples[:1])[0].pixel_values is None) == cached
 
 
-def test_the_weights_come_in_the_type_asked_for(load: Callable[..., LMM]) -> None:
-    assert load().hf.dtype == torch.float32
-    assert load(dtype="bfloat16").hf.dtype == torch.bfloat16
+def test_the_weights_come_in_the_type_asked_for(folders: dict[str, Path]) -> None:
+    assert LMM.from_pretrained(folders["t5"]).hf.dtype == torch.float32
+    assert LMM.from_pretrained(folders["t5"], dtype="bfloat16").hf.dtype == torch.bfloat16
 
 
 def test_an_unknown_model_is_refused_with_the_nearest_name() -> None:

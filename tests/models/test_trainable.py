@@ -1,7 +1,6 @@
 """What of a model is trained, and that the rest rests."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,9 +32,9 @@ def loss_of(model: LMM, samples: list[Any]) -> torch.Tensor:
     ],
 )
 def test_a_part_is_trained_but_for_what_no_loss_reaches(
-    folder: Path, samples: list[Any], part: str, prefixes: tuple[str, ...]
+    load: Callable[..., LMM], kind: str, samples: list[Any], part: str, prefixes: tuple[str, ...]
 ) -> None:
-    model = LMM.from_pretrained(folder, trainable=part)
+    model = load(kind, trainable=part)
     chosen = trained(model)
     named = {name for name, _ in model.hf.named_parameters() if name.startswith(prefixes)}
 
@@ -50,8 +49,8 @@ def test_a_part_is_trained_but_for_what_no_loss_reaches(
     assert len(named - reached) == (6 if part in ("bridge", "all") else 0)
 
 
-def test_patterns_name_single_parameters(folder: Path) -> None:
-    model = LMM.from_pretrained(folder, trainable=["query_tokens", "language_projection.b*"])
+def test_patterns_name_single_parameters(load: Callable[..., LMM], kind: str) -> None:
+    model = load(kind, trainable=["query_tokens", "language_projection.b*"])
 
     assert trained(model) == {"query_tokens", "language_projection.bias"}
     assert set(model.trainable_state()) == {"hf.query_tokens", "hf.language_projection.bias"}
@@ -75,8 +74,10 @@ def test_training_only_what_no_loss_reaches_is_refused(load: Callable[..., LMM])
 @pytest.mark.parametrize(
     ("part", "training"), [("bridge", {"qformer", "language_projection"}), ("language", {"language_model"})]
 )
-def test_only_what_is_trained_goes_into_training_mode(folder: Path, part: str, training: set[str]) -> None:
-    model = LMM.from_pretrained(folder, trainable=part)
+def test_only_what_is_trained_goes_into_training_mode(
+    load: Callable[..., LMM], kind: str, part: str, training: set[str]
+) -> None:
+    model = load(kind, trainable=part)
     assert not any(module.training for module in model.modules())
 
     model.train()

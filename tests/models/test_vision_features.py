@@ -1,7 +1,6 @@
 """The cache of vision features changes the time that things take, and nothing else."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,18 +10,18 @@ from avalanche_cit.models import LMM, VisionFeatures
 from avalanche_cit.models.frozen_prefix import FeaturesOrPixels, tower_features
 
 
-def prepared(folder: Path, benchmark: CLScenario, features: VisionFeatures) -> LMM:
-    model = LMM.from_pretrained(folder, vision_features=features)
+def prepared(load: Callable[..., LMM], kind: str, benchmark: CLScenario, features: VisionFeatures) -> LMM:
+    model = load(kind, vision_features=features)
     for experience in benchmark.test_stream:
         model.prepare(experience.dataset)
     return model
 
 
 def test_logits_answers_and_embeddings_are_those_without_the_cache(
-    folder: Path, benchmark: CLScenario, samples: list[Any]
+    load: Callable[..., LMM], kind: str, benchmark: CLScenario, samples: list[Any]
 ) -> None:
-    plain = LMM.from_pretrained(folder)
-    cached = prepared(folder, benchmark, VisionFeatures())
+    plain = load(kind)
+    cached = prepared(load, kind, benchmark, VisionFeatures())
     x, _, _ = plain.collator(samples)
     known, _, _ = cached.collator(samples)
 
@@ -33,9 +32,11 @@ def test_logits_answers_and_embeddings_are_those_without_the_cache(
     assert cached.generate(known) == plain.generate(x)
 
 
-def test_the_tower_sees_every_image_once(folder: Path, benchmark: CLScenario, samples: list[Any]) -> None:
+def test_the_tower_sees_every_image_once(
+    load: Callable[..., LMM], kind: str, benchmark: CLScenario, samples: list[Any]
+) -> None:
     features = VisionFeatures()
-    model = LMM.from_pretrained(folder, vision_features=features)
+    model = load(kind, vision_features=features)
     calls = []
     tower = model.hf.vision_model
     assert isinstance(tower, FeaturesOrPixels)
@@ -64,11 +65,11 @@ def test_a_feature_does_not_depend_on_its_company(load: Callable[..., LMM], samp
 
 
 def test_images_beyond_the_memory_run_through_the_tower(
-    folder: Path, benchmark: CLScenario, samples: list[Any]
+    load: Callable[..., LMM], kind: str, benchmark: CLScenario, samples: list[Any]
 ) -> None:
     features = VisionFeatures(max_bytes=1)
-    cached = prepared(folder, benchmark, features)
-    plain = LMM.from_pretrained(folder)
+    cached = prepared(load, kind, benchmark, features)
+    plain = load(kind)
     x, _, _ = cached.collator(samples)
 
     assert len(features) == 1

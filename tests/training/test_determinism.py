@@ -1,7 +1,6 @@
 """The seed decides a run, bit for bit, and looking at a run changes nothing in it."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -23,12 +22,12 @@ Runner = Callable[..., Run]
 
 
 @pytest.fixture(scope="module")
-def run(tasks: dict[str, Task], folders: dict[str, Path]) -> Runner:
+def run(tasks: dict[str, Task], load: Callable[..., LMM]) -> Runner:
     """Replay over two tasks with dropout: shuffling, memory and dropout all draw at random."""
 
     def run(seed: int = 1, *, look: bool = False, **options: Any) -> Run:
         benchmark = instruction_benchmark([tasks["colour"], tasks["shape"], tasks["caption"]])
-        model = LMM.from_pretrained(folders["t5"], trainable="all")
+        model = load(trainable="all")
         for module in model.hf.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.1

@@ -140,7 +140,7 @@ def test_micro_batches_leave_gradients_and_loss_as_they_are(
     sizes = (None, 1, 3, 5, 16)
     for size in sizes:
         options = {"micro_batch_size": size, "train_mb_size": 16, "max_grad_norm": None}
-        strategy = Exact(model=load(kind, dtype="float64"), plugins=[*plugins, record], **options)
+        strategy = Exact(model=load(kind, dtype=torch.float64), plugins=[*plugins, record], **options)
         strategy.train(benchmark.train_stream[0])
 
     whole, *cut = record.gradients
@@ -158,7 +158,7 @@ def test_a_penalty_counts_once_whatever_the_number_of_micro_batches(
     load: Callable[..., LMM], benchmark: CLScenario, record: Any
 ) -> None:
     for plugins in ([], [Penalty()]):
-        model = load(dtype="float64")
+        model = load(dtype=torch.float64)
         weights = {name: weight.clone() for name, weight in model.trainable_state().items()}
         options = {"micro_batch_size": 3, "train_mb_size": 16, "max_grad_norm": None}
         Exact(model=model, plugins=[*plugins, record], **options).train(benchmark.train_stream[0])
