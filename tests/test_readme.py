@@ -17,18 +17,18 @@ def test_ten_lines_of_python_run(tmp_path, monkeypatch, capsys):
     small = block.replace('("mini_cit1")', '("mini_cit1", sizes={"train": 16, "validation": 2, "test": 4})')
     assert small != block
     exec(small, {})
-    last = capsys.readouterr().out.strip().splitlines()[-6:]
+    last = capsys.readouterr().out.strip().splitlines()[-7:]
     assert last[0].split() == ["flickr30k", "textcaps", "vqav2", "ocrvqa", "gqa"]
-    assert [line.split()[0] for line in last[1:]] == ["flickr30k", "textcaps", "vqav2", "ocrvqa", "gqa"]
+    assert [line.split()[0] for line in last[1:]] == ["initial", "flickr30k", "textcaps", "vqav2", "ocrvqa", "gqa"]
 
 
 def test_ci_runs_the_readmes_test_command():
-    (command,) = re.findall(r"<!-- test command -->\n```\n(.*?)\n```", README)
+    (command,) = re.findall(r"<!-- test command -->\n```bash\n(.*?)\n```", README)
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     extract = next(line for line in script.splitlines() if line.startswith("command="))
     shown = subprocess.run(["bash", "-c", f'{extract}; echo "$command"'], cwd=ROOT, capture_output=True, text=True)
     assert shown.stdout.strip() == command
-    assert 'eval "$command"' in script
+    assert script.endswith('eval "$command"\n')
 
 
 def test_linked_files_exist():

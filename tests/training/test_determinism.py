@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.plugins import EvaluationPlugin, EWCPlugin
 
 from avalanche_cit.benchmarks import Task, instruction_benchmark
 from avalanche_cit.evaluation import ForgettingMatrix
@@ -85,10 +85,11 @@ def test_another_seed_gives_other_weights(run: Runner, plain: Run) -> None:
         {"eval_every": 1},
         {"eval_every": 1, "peval_mode": "iteration"},
         {"eval_loss": False},
+        {"plugins": [EWCPlugin(ewc_lambda=0.0)]},
     ],
-    ids=["before and between tasks", "after tasks", "after epochs", "after iterations", "without losses"],
+    ids=["before and between tasks", "after tasks", "after epochs", "after iterations", "no losses", "importance"],
 )
-def test_evaluating_more_or_less_changes_no_weight(run: Runner, plain: Run, options: dict[str, Any]) -> None:
+def test_looking_more_or_less_changes_no_weight(run: Runner, plain: Run, options: dict[str, Any]) -> None:
     watched = run(**options)
 
     assert same_weights(plain, watched)
