@@ -80,7 +80,8 @@ class Replay(SeqFT):
             batch_size_mem=max(1, train_mb_size // 4) if memory_batch_size is None else memory_batch_size,
             storage_policy=_BalancedMemory(max_size=memory_size, adaptive_size=True),
         )
-        super().__init__(train_mb_size=train_mb_size, plugins=[*(plugins or []), replay], **kwargs)
+        # first, so that the draws of its memory come before those of other plugins' passes over the data
+        super().__init__(train_mb_size=train_mb_size, plugins=[replay, *(plugins or [])], **kwargs)
 
 
 class _BalancedMemory(ExperienceBalancedBuffer):  # type: ignore[misc]
