@@ -28,15 +28,16 @@ def provenance(model: LMM, tasks: Iterable[Task], seed: int) -> dict[str, Any]:
     """Describe the code, the packages, the data, the model and the machine of a run.
 
     Returns:
-        Plain values: ``git_commit``, ``git_dirty`` (null outside a checkout), ``packages``, ``data`` (a fingerprint
-        of every split), ``model``, ``hardware``, ``seed``, ``peak_memory_mb`` (of the process so far).
+        Plain values: ``git_commit``, ``git_dirty`` (null outside a checkout), ``packages`` (null: not installed),
+        ``data`` (a fingerprint of every split), ``model``, ``hardware``, ``seed``, ``peak_memory_mb`` (of the process
+        so far).
     """
     commit, dirty = _git()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     return {
         "git_commit": commit,
         "git_dirty": dirty,
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in _PACKAGES},
         "data": {task.name: {split: _fingerprint(task, split) for split in _SPLITS} for task in tasks},
         "model": {
             "architecture": type(model.hf).__name__,
@@ -68,9 +69,17 @@ def _fingerprint(task: Task, split: str) -> str:
     return f"{len(rows)} samples, sha256 {digest.hexdigest()[:16]}"
 
 
+def _version(package: str) -> str | None:
+    """Installed version; None for a checkout that runs without being installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def _git() -> tuple[str | None, bool | None]:
-    """Commit of the checkout that this code runs from, and whether it has changes."""
-    folder = Path(__file__).parent
+    """Commit of the checkout that this code runs from, and whether the package has changes."""
+    folder = Path(__file__).parent.parent
     try:
         commit = _run_git(folder, "rev-parse", "HEAD")
         return commit, bool(_run_git(folder, "status", "--porcelain", "--", "."))

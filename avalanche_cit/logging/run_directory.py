@@ -81,7 +81,8 @@ def _check_same(file: Path, config: Mapping[str, Any]) -> None:
     try:
         old = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: cannot be read ({error}); delete the run directory, or give another") from error
+        problem = " ".join(str(error).split())  # PyYAML's messages have several lines
+        raise UserError(f"{file}: cannot be read ({problem}); delete the run directory, or give another") from error
     if not isinstance(old, dict):
         raise UserError(f"{file}: is no configuration; delete the run directory, or give another")
     differing = [

@@ -111,5 +111,10 @@ def test_the_commit_of_the_checkout(model: LMM, tmp_path: Path) -> None:
     commit = git("rev-parse", "HEAD")
     assert len(commit) == 40
     assert facts() == (commit, False)
+    beside = tmp_path / "checkout" / "avalanche_cit" / "runner.py"
+    beside.write_text("# a file of another folder of the package\n")
+    assert facts() == (commit, True)
+    beside.unlink()
+    assert facts() == (commit, False)
     file.write_text(file.read_text() + "# changed\n")
     assert facts() == (commit, True)

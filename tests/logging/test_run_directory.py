@@ -119,4 +119,5 @@ def test_a_broken_configuration_is_named(begun: Path, content: bytes, problem: s
     with pytest.raises(UserError, match=re.escape(f"{file}: {problem}")) as caught:
         RunDirectory(begun, CONFIG)
     assert "delete the run directory, or give another" in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert file.read_bytes() == content
