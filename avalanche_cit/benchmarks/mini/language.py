@@ -95,7 +95,7 @@ def wall_captions(scene: Scene) -> list[str]:
 def table_captions(scene: Scene) -> list[str]:
     """Return five captions in the manner of COCO: what there is, counted, on a table."""
     groups = Counter(thing.shape for thing in scene.things)
-    counted = _and([f"{NUMBERS[n]} {shape}{'s' if n > 1 else ''}" for shape, n in groups.items()])
+    counted = _and([f"{NUMBERS[n]} {_plural(shape) if n > 1 else shape}" for shape, n in groups.items()])
     coloured = _and([thing.name for thing in scene.things])
     return [
         f"{counted} on a wooden table .",
@@ -108,6 +108,10 @@ def table_captions(scene: Scene) -> list[str]:
 
 def _a(words: str) -> str:
     return f"an {words}" if words.startswith("orange") else f"a {words}"
+
+
+def _plural(shape: str) -> str:
+    return f"{shape}es" if shape.endswith("s") else f"{shape}s"
 
 
 def _and(parts: list[str]) -> str:
@@ -136,7 +140,7 @@ def _room_count(scene: Scene, rng: np.random.Generator) -> Asked | None:
         return Asked("count", "how many shapes are there?", str(len(scene.things)), ("2", "3"))
     shape = str(rng.choice([thing.shape for thing in scene.things] if rng.random() < 0.8 else SHAPES))
     number = sum(thing.shape == shape for thing in scene.things)
-    return Asked("count", f"how many {shape}s are there?", str(number), (str(number + 1),))
+    return Asked("count", f"how many {_plural(shape)} are there?", str(number), (str(number + 1),))
 
 
 def _room_exists(scene: Scene, rng: np.random.Generator) -> Asked | None:

@@ -21,7 +21,7 @@ from avalanche_cit.benchmarks.mini.scenes import Scene, Split, sample_scene
 from avalanche_cit.benchmarks.mini.vocabulary import GENRES
 from avalanche_cit.errors import UserError, unknown_name
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same seed would draw another world."""
 
 ANNOTATORS = 10

@@ -118,7 +118,7 @@ QUESTIONS: dict[str, list[tuple[str, Callable[..., str]]]] = {
     "room": [
         (rf"what color is the ({SHAPE})\?", lambda s, phrase: the(s, phrase).colour),
         (r"how many shapes are there\?", lambda s: str(len(s.things))),
-        (rf"how many ({SHAPE})s are there\?", lambda s, shape: str(count(s, shape))),
+        (rf"how many ({SHAPE})(?:s|(?<=s)es) are there\?", lambda s, shape: str(count(s, shape))),
         (rf"is there a ({SHAPE})\?", lambda s, shape: yes_no(count(s, shape) > 0)),
         (r"what is at the (\w+ \w+)\?", lambda s, place: the_thing_at(s, place).shape),
         (rf"where is the ({SHAPE})\?", lambda s, phrase: PLACES[the(s, phrase).cell]),

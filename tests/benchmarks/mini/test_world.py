@@ -13,7 +13,7 @@ from avalanche_cit.benchmarks import Task, load_benchmark
 from avalanche_cit.benchmarks.mini.draw import draw_scene
 from avalanche_cit.benchmarks.mini.language import park_captions, table_captions, wall_captions
 from avalanche_cit.benchmarks.mini.scenes import Scene, sample_scene
-from avalanche_cit.benchmarks.mini.world import draw_task
+from avalanche_cit.benchmarks.mini.world import VERSION, draw_task
 from avalanche_cit.benchmarks.scenario import task_name
 from avalanche_cit.errors import UserError
 
@@ -37,7 +37,7 @@ def splits_of(task: Task) -> dict[str, Any]:
 
 def scenes_of(task: str) -> dict[str, list[Scene]]:
     """The scenes of the fixture world, drawn again."""
-    rng = np.random.default_rng((1, SEED, list(DOMAINS).index(task)))
+    rng = np.random.default_rng((VERSION, SEED, list(DOMAINS).index(task)))
     return {split: [sample_scene(DOMAINS[task], split, rng) for _ in range(size)] for split, size in SIZES.items()}
 
 
@@ -100,21 +100,24 @@ def test_answer_formats_differ_between_tasks(world: dict[str, Task]) -> None:
 
 CAPTION = "A short image description."
 PROMPTS = {  # what is asked, what is answered, and how that is scored
-    "flickr30k": (CAPTION, "a small purple triangle and a small yellow square stand in the park .", "cider_x10"),
-    "textcaps": (CAPTION, "an orange sign that says park is above a green square .", "cider_x10"),
-    "vqav2": ("Question: is there a circle? Short answer:", "yes", "vqa_accuracy"),
-    "ocrvqa": ("Question: what type of book is this? Short answer:", "medicine books", "exact_match"),
-    "gqa": ("Question: which size is the red box? Short answer:", "large", "exact_match"),
-    "vizwiz": ("Question: hi , what color is this please? Short answer:", "orange", "vqa_accuracy"),
-    "textvqa": ("Question: what does the top sign say? Short answer:", "bank", "vqa_accuracy"),
-    "okvqa": ("Question: which fruit has the color of the cross? Short answer:", "kiwi", "vqa_accuracy"),
+    "flickr30k": (
+        CAPTION,
+        "a small purple triangle , a large green star and a large yellow star stand in the park .",
+        "cider_x10",
+    ),
+    "textcaps": (CAPTION, "a purple sign that says lake is below an orange square .", "cider_x10"),
+    "vqav2": ("Question: where is the cross? Short answer:", "bottom left", "vqa_accuracy"),
+    "ocrvqa": ("Question: what is the title of this book? Short answer:", "early ship", "exact_match"),
+    "gqa": ("Question: is the pink box above the pink heart? Short answer:", "yes", "exact_match"),
+    "vizwiz": ("Question: can you please tell me what this is? Short answer:", "unanswerable", "vqa_accuracy"),
+    "textvqa": ("Question: what does the bottom sign say? Short answer:", "stop", "vqa_accuracy"),
+    "okvqa": ("Question: which fruit has the color of the heart? Short answer:", "peach", "vqa_accuracy"),
     "aokvqa": (
-        "Question: which fruit has the color of the bottom right shape? "
-        "Options: (a) grape (b) cherry (c) kiwi (d) banana Short answer:",
-        "c",
+        "Question: what is at the middle center? Options: (a) triangle (b) circle (c) cross (d) heart Short answer:",
+        "d",
         "multiple_choice",
     ),
-    "coco": (CAPTION, "one heart and one star on a wooden table .", "cider_x10"),
+    "coco": (CAPTION, "one heart on a wooden table .", "cider_x10"),
 }
 
 
@@ -173,21 +176,21 @@ def test_the_same_seed_and_sizes_give_the_same_bytes(task: str, tmp_path: Path) 
 
 
 CHECKSUMS = {
-    "flickr30k": "bc503882606d50c7",
-    "textcaps": "064c6b407d577d4a",
-    "vqav2": "26eb0149de94cd51",
-    "ocrvqa": "69f98b748784519a",
-    "gqa": "e0659be7585b4e09",
-    "vizwiz": "3cc2a883fdd4689b",
-    "textvqa": "d3f61af4b8cca977",
-    "okvqa": "48e12b81d4fd208e",
-    "aokvqa": "71217e634383f991",
-    "coco": "23049d28e7ff70f9",
+    "flickr30k": "0a2b77c94bc63c0d",
+    "textcaps": "990514d43557e7f5",
+    "vqav2": "6190f6b304aa6813",
+    "ocrvqa": "b772adfa1fc7986f",
+    "gqa": "3720b9a907a45fcd",
+    "vizwiz": "74b59e68766c3131",
+    "textvqa": "25142b45a7475fd5",
+    "okvqa": "765627814366016d",
+    "aokvqa": "94e8fb4c995788ab",
+    "coco": "95303ef1ed90c54d",
 }
 
 
 @pytest.mark.parametrize("task", DOMAINS)
-def test_version_1_draws_this_world(task: str, tmp_path: Path) -> None:
+def test_version_2_draws_this_world(task: str, tmp_path: Path) -> None:
     """Whoever changes what a seed draws raises `VERSION`, and then this table: older results no longer compare."""
     draw_task(task, tmp_path, seed=0, sizes=TINY)
     files = {path: content for path, content in files_of(tmp_path).items() if path.endswith(".json")}
