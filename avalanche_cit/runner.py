@@ -51,7 +51,7 @@ class RunConfig:
         seed: Fixes the drawn data, the data order and all sampling.
         task0: Evaluate (and, where a strategy uses it, remember) task 0's members; None: where the benchmark has
             members, unless the start is a base model.
-        train_samples: Training samples per task; None: 1000 drawn ones, or all that are on disk.
+        train_samples: Training samples per task; None: 800 drawn ones, or all that are on disk.
         validation_samples: Validation samples per task; None: 200, or all.
         test_samples: Test samples per task; None: 200, or all.
         trainable: What is tuned: bridge, projection, language, all, or a list of patterns of parameter names.

@@ -15,7 +15,7 @@ from avalanche_cit.benchmarks.scenario import instruction_benchmark
 from avalanche_cit.benchmarks.task import Task
 from avalanche_cit.errors import UserError, unknown_name
 
-MINI_SIZES = {"train": 1000, "validation": 200, "test": 200}
+MINI_SIZES = {"train": 800, "validation": 200, "test": 200}
 """Samples per task of the mini world."""
 
 
