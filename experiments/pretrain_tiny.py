@@ -86,6 +86,7 @@ def main() -> None:
 def save(model: Any, processor: Any, folder: Path) -> None:
     """Write a model in half precision, with its processor."""
     copy.deepcopy(model).half().save_pretrained(folder)
+    processor.tokenizer.backend_tokenizer.no_padding()  # else the last batch's way of padding is written with it
     processor.save_pretrained(folder)
 
 

@@ -48,7 +48,7 @@ STAGES = (
     Stage("vision", 1800, 2e-3),
     Stage("domains", 300, 5e-4),
     Stage("base", 1400, 2e-3),
-    Stage("instruct", 1300, 1.5e-3),
+    Stage("instruct", 2600, 1.5e-3),
 )
 
 

@@ -48,7 +48,7 @@ CAPTION: dict[str, Callable[[Scene], list[str]]] = {
     "wall": language.wall_captions,
     "table": language.table_captions,
 }
-TASK0_SHARES = {"kitchen": 1, "beach": 1, "wall": 1, "room": 4, "book": 1}
+TASK0_SHARES = {"kitchen": 1, "beach": 1, "wall": 1, "room": 5, "book": 2}
 """How often joint tuning draws each member of task 0 (OK-VQA, A-OKVQA, TextCaps, VQA v2, OCR-VQA): VQA v2 asks the most
 kinds of questions, and is the largest general set in the real mixture too."""
 
