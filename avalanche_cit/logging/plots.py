@@ -1,4 +1,5 @@
-"""Figures of one run: its forgetting matrix as a heat map, and each task's score over the stream.
+"""Figures of one run: its forgetting matrix as a heat map, each task's score over the stream; of task similarities;
+and of several strategies side by side.
 
 Figures are plain `matplotlib.figure.Figure` objects, which need no display and no global state.
 """
@@ -6,14 +7,21 @@ Figures are plain `matplotlib.figure.Figure` objects, which need no display and 
 from __future__ import annotations
 
 import math
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from avalanche_cit.errors import UserError
 from avalanche_cit.evaluation.matrix_file import MatrixFile
+
+if TYPE_CHECKING:
+    from avalanche_cit.evaluation.comparison import Comparison
 
 _INK, _MUTED, _GRID = "#1f2328", "#5b6470", "#d5dae1"
 _LINE, _OTHER_LINES = "#2b6cb0", "#dfe3e8"
@@ -126,6 +134,133 @@ def plot_curves(matrix_file: MatrixFile) -> Figure:
     caption = f"{_caption(matrix_file)}\nlarge dot: just after the task's own training"
     figure.supxlabel(caption, fontsize=9, color=_MUTED)
     return figure
+
+
+def plot_similarities(
+    matrices: Mapping[str, Sequence[Sequence[float]]], tasks: Sequence[str], *, task0: Sequence[str] = (), caption: str
+) -> Figure:
+    """Draw square matrices over the same tasks, a panel each, two side by side.
+
+    Each panel's colours run from its least to its greatest entry off the diagonal, because cosines of one modality
+    often lie close together. The diagonal, a task with itself, stays grey.
+
+    Args:
+        matrices: K x K numbers by the panel's title.
+        tasks: Names of the K tasks.
+        task0: Those of them that count as already learned.
+        caption: What the figure is of; stands under its title.
+
+    Returns:
+        A figure of about 0.75 inch per task and panel.
+    """
+    across, size = min(2, len(matrices)), max(3.4, 1.3 + 0.75 * len(tasks))
+    down = math.ceil(len(matrices) / across)
+    figure = Figure(figsize=(size * across, 0.7 + (0.8 * size + 0.4) * down), layout="constrained")
+    labels = [f"{task}\n(task 0)" if task in task0 else task for task in tasks]
+    places = [i + 0.5 for i in range(len(tasks))]
+    for number, (title, matrix) in enumerate(matrices.items(), start=1):
+        axes = figure.add_subplot(down, across, number)
+        apart = [value for i, row in enumerate(matrix) for j, value in enumerate(row) if i != j]
+        scale = Normalize(min(apart, default=0), max(apart, default=1))
+        for i, row in enumerate(matrix):
+            for j, value in enumerate(row):
+                colour = _HEAT(scale(value))
+                face = _GRID if i == j else colour
+                axes.add_patch(Rectangle((j, i), 1, 1, facecolor=face, edgecolor="white", linewidth=1.5))
+                if i != j:
+                    ink = text_colour(colour)
+                    axes.text(j + 0.5, i + 0.5, f"{value:.3f}", ha="center", va="center", color=ink, fontsize=9)
+        axes.set(xlim=(0, len(tasks)), ylim=(len(tasks), 0))
+        axes.set_title(title, fontsize=10, color=_INK, loc="left")
+        axes.set_xticks(places, labels, rotation=40, ha="right")
+        axes.set_yticks(places, labels)
+        axes.tick_params(length=0, labelsize=8, labelcolor=_INK)
+        axes.spines[:].set_visible(False)
+    figure.suptitle("task similarity", fontsize=12, fontweight="bold", color=_INK)
+    scales = "colours: from the least to the greatest entry of each panel"
+    figure.supxlabel(f"{caption}\n{scales}", fontsize=9, color=_MUTED)
+    return figure
+
+
+def plot_comparison(comparisons: Sequence[Comparison], *, caption: str) -> Figure:
+    """Draw what each strategy learned, what it kept, and what it forgot, with standard deviations as bars.
+
+    Left, a ring is MFT (just after each task's training), a dot the average accuracy at the end, and the dashed line
+    zero-shot: a strategy that learns nothing has both on that line. Right, its forgetting.
+
+    Args:
+        comparisons: One line of panels each.
+        caption: What the figure is of; stands under it.
+
+    Returns:
+        A figure of about 0.3 inch per strategy.
+
+    Example:
+        >>> save_figure(plot_comparison(compare(runs), caption="seeds 0, 1, 2"), Path("comparison.png"))
+    """
+    heights = [0.75 + 0.3 * len(comparison.mean) for comparison in comparisons]
+    figure = Figure(figsize=(9.2, 1.1 + sum(heights)), layout="constrained")
+    grid = figure.add_gridspec(len(comparisons), 2, width_ratios=[2, 1], height_ratios=heights)
+    for i, comparison in enumerate(comparisons):
+        rows = [name for name in comparison.mean.index if name != "zero-shot"]
+        scores = figure.add_subplot(grid[i, 0])
+        lost = figure.add_subplot(grid[i, 1], sharey=scores)
+        start = comparison.mean["average_accuracy"].get("zero-shot", math.nan)
+        scores.axvline(start, color=_MUTED, linewidth=1, linestyle=(0, (4, 3)), label="zero-shot")
+        lost.axvline(0, color=_MUTED, linewidth=1)
+        for y, name in enumerate(rows):
+            ends = [
+                comparison.mean[number][name] for number in ("mft", "average_accuracy") if number in comparison.mean
+            ]
+            scores.plot(ends, [y] * len(ends), color=_OTHER_LINES, linewidth=5, solid_capstyle="round", zorder=1)
+        _points(scores, comparison, rows, "mft", -0.13, face="white", label="MFT: just after its own training")
+        _points(scores, comparison, rows, "average_accuracy", 0.13, face=_LINE, label="average accuracy: at the end")
+        _points(lost, comparison, rows, "forgetting_chaudhry", 0, face=_INK, edge=_INK)
+        scores.set_yticks(range(len(rows)), rows)
+        scores.set_ylim(len(rows) - 0.4, -0.6)
+        scores.set_xlim(left=0)
+        lost.tick_params(labelleft=False)
+        title = f"{' + '.join(comparison.benchmarks)} from {comparison.model}"
+        scores.set_title(title, fontsize=10, color=_INK, loc="left")
+        lost.set_title("forgetting (Chaudhry)", fontsize=10, color=_INK, loc="left")
+        for axes in (scores, lost):
+            axes.tick_params(length=0, labelsize=8, labelcolor=_INK)
+            axes.grid(axis="x", color=_GRID, linewidth=0.6)
+            axes.set_axisbelow(True)
+            axes.spines[:].set_visible(False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=8.5, labelcolor=_INK)
+    text = textwrap.fill(f"Bars: standard deviation. {caption}", 125)
+    figure.supxlabel(text, fontsize=9, color=_MUTED)
+    return figure
+
+
+def _points(
+    axes: Axes,
+    comparison: Comparison,
+    rows: Sequence[str],
+    number: str,
+    offset: float,
+    *,
+    face: str,
+    edge: str = _LINE,
+    label: str = "",
+) -> None:
+    """Draw one number of each row that has it, with its standard deviation where there is one."""
+    if number not in comparison.mean:
+        return
+    places = {name: y + offset for y, name in enumerate(rows) if not math.isnan(comparison.mean[number][name])}
+    axes.errorbar(
+        comparison.mean[number][list(places)].tolist(),
+        list(places.values()),
+        xerr=comparison.spread[number][list(places)].fillna(0).tolist(),
+        fmt="o",
+        color=edge,
+        markerfacecolor=face,
+        markersize=6,
+        elinewidth=1.2,
+        label=label,
+    )
 
 
 def save_figure(figure: Figure, path: Path) -> None:
