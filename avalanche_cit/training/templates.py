@@ -204,16 +204,23 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         self, num_workers: int = 0, shuffle: bool = True, drop_last: bool = False, **kwargs: Any
     ) -> None:
         """Build a plain shuffled loader: tasks keep their natural shares, nothing is oversampled."""
-        self.dataloader = self._loader(self.train_mb_size, num_workers, shuffle=shuffle, drop_last=drop_last)
+        self.dataloader = self._loader(
+            self.adapted_dataset, self.train_mb_size, num_workers, shuffle=shuffle, drop_last=drop_last
+        )
 
     def make_eval_dataloader(self, num_workers: int = 0, shuffle: bool = False, **kwargs: Any) -> None:
         """Build a loader that draws nothing from the global random state: evaluating changes no training."""
-        generator = torch.Generator()
-        self.dataloader = self._loader(self.eval_mb_size, num_workers, shuffle=shuffle, generator=generator)
+        self.dataloader = self._loader(
+            self.adapted_dataset, self.eval_mb_size, num_workers, shuffle=shuffle, generator=torch.Generator()
+        )
 
-    def _loader(self, batch_size: int, num_workers: int, **kwargs: Any) -> SingleDatasetDataLoader:
+    def plain_loader(self, dataset: Any, batch_size: int) -> SingleDatasetDataLoader:
+        """Return a loader for a plugin's own pass over data: in order, and drawing nothing at random."""
+        return self._loader(dataset, batch_size, 0, shuffle=False, generator=torch.Generator())
+
+    def _loader(self, dataset: Any, batch_size: int, num_workers: int, **kwargs: Any) -> SingleDatasetDataLoader:
         return SingleDatasetDataLoader(
-            self.adapted_dataset,
+            dataset,
             batch_size=batch_size,
             num_workers=num_workers,
             collate_fn=self.model.collator,
