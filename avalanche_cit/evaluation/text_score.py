@@ -117,8 +117,11 @@ class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
         if stream_type(strategy.experience) not in self.streams:
             return
         batch: InstructionBatch = strategy.mb_x
-        for text, prompt, row in zip(strategy.model.generate(batch), batch.prompts, batch.rows, strict=True):
-            self._answers.append({**row, "prompt": prompt, "prediction": text})
+        answers: list[dict[str, Any]] = [{"prediction": text} for text in strategy.model.generate(batch)]
+        if strategy.model.router is not None:
+            answers = routed_answers(strategy.model, batch, answers)
+        for answer, prompt, row in zip(answers, batch.prompts, batch.rows, strict=True):
+            self._answers.append({**row, "prompt": prompt, **answer})
 
     def after_eval_exp(self, strategy: Any) -> list[MetricValue]:
         """Score the answers of the cell and put it into the matrix."""
@@ -135,6 +138,11 @@ class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
         self._cells[cell] = result.corpus
         for name, function in beside(score).items():
             self._others.setdefault(name, {})[cell] = function(texts, references, choices).corpus
+        if strategy.model.router is not None and all(answer["right"] is not None for answer in answers):
+            oracle = score.function([answer["oracle"] for answer in answers], references, choices)
+            self._others.setdefault(f"oracle_{task.score}", {})[cell] = oracle.corpus
+            hits = [answer["expert"] == answer["right"] for answer in answers]
+            self._others.setdefault("routing_accuracy", {})[cell] = 100 * float(np.mean(hits))
         if self.predictions is not None:
             _write_answers(self.predictions / self.row / f"{task.name}.jsonl", answers, result.per_sample)
         self._stream_scores.append(result.corpus)
@@ -183,6 +191,22 @@ class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
         return [[cells.get((row, task)) for task in self.tasks] for row in self.rows]
 
 
+def routed_answers(model: Any, batch: InstructionBatch, answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add what a model with experts chose for each sample, what was right, and the answer of the right expert."""
+    chosen, right = list(model.router.projection.chosen), model.router.right(batch)
+    if right is None:
+        unknown: list[dict[str, Any]] = [{"expert": expert, "right": None} for expert in chosen]
+        return [answer | route for answer, route in zip(answers, unknown, strict=True)]
+    oracle = [answer["prediction"] for answer in answers]
+    if chosen != right:
+        with model.router.oracle():
+            oracle = model.generate(batch)
+    return [
+        answer | {"expert": expert, "right": own, "oracle": text}
+        for answer, expert, own, text in zip(answers, chosen, right, oracle, strict=True)
+    ]
+
+
 def _write_answers(file: Path, answers: list[dict[str, Any]], scores: list[float]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(".unfinished")
@@ -194,6 +218,7 @@ def _write_answers(file: Path, answers: list[dict[str, Any]], scores: list[float
                 "prediction": answer["prediction"],
                 "references": answer["references"],
                 "score": score,
+                **{key: answer[key] for key in ("expert", "right", "oracle") if key in answer},
             }
             lines.write(json.dumps(record, ensure_ascii=False) + "\n")
     unfinished.replace(file)

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from avalanche_cit.benchmarks.collator import IGNORED, InstructionBatch, InstructionCollator, image_key
 from avalanche_cit.errors import UserError, unknown_name
+from avalanche_cit.models.expandable_projection import Router
 from avalanche_cit.models.families import FAMILIES, Family
 from avalanche_cit.models.frozen_prefix import FeaturesOrPixels, VisionFeatures, tower_features
 
@@ -73,6 +74,7 @@ class LMM(DynamicModule):  # type: ignore[misc]
             max_text_tokens=hf.config.qformer_config.max_position_embeddings,
             known_images=() if self.vision_features is None else self.vision_features,
         )
+        self.router: Router | None = None
         self.train(False)
 
     @classmethod
@@ -113,13 +115,16 @@ class LMM(DynamicModule):  # type: ignore[misc]
 
     @property
     def device(self) -> torch.device:
-        """Where the trainable weights are."""
-        weight: Tensor = next(weight for weight in self.parameters() if weight.requires_grad)
+        """Where the trainable weights are, or the model where none is trainable yet."""
+        weights = list(self.parameters())
+        weight: Tensor = next((weight for weight in weights if weight.requires_grad), weights[0])
         return weight.device
 
     def forward(self, batch: InstructionBatch) -> Tensor:
         """Return logits (B, V, L) aligned with ``batch.labels`` (B, L), zero where there is no label."""
         labels = batch.labels
+        if self.router is not None:
+            self.router.choose(batch)
         if self.encoder_decoder:
             output = self.hf(pixel_values=self._vision(batch), labels=labels, **batch.inputs)
             logits = output.logits
@@ -133,6 +138,8 @@ class LMM(DynamicModule):  # type: ignore[misc]
     @torch.no_grad()
     def generate(self, batch: InstructionBatch) -> list[str]:
         """Answer by greedy decoding, as long as the longest-answering task of the batch allows."""
+        if self.router is not None:
+            self.router.choose(batch)
         tokens = self.hf.generate(
             pixel_values=self._vision(batch),
             **batch.prompt_inputs,
@@ -200,7 +207,13 @@ class LMM(DynamicModule):  # type: ignore[misc]
             weight.copy_(state[name])
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder that plain transformers loads."""
+        """Write a folder that plain transformers loads.
+
+        Raises:
+            UserError: The model has a projection per task, which plain transformers knows nothing of.
+        """
+        if self.router is not None:
+            raise UserError("a model with a projection per task (EProj) has no place in a plain transformers folder")
         hf = self.hf
         cached = isinstance(tower := getattr(hf, self.family.vision), FeaturesOrPixels)
         if cached:
