@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,10 @@ from avalanche.benchmarks import CLScenario
 from avalanche.evaluation.metrics import loss_metrics
 from avalanche.training.plugins import EvaluationPlugin
 
-from avalanche_cit.benchmarks.catalogue import MINI_SIZES, benchmark_tasks, find_benchmark
+from avalanche_cit.benchmarks.catalogue import benchmark_tasks, find_benchmark
 from avalanche_cit.benchmarks.scenario import instruction_benchmark
 from avalanche_cit.benchmarks.task import Task
-from avalanche_cit.errors import UserError, unknown_name
+from avalanche_cit.errors import unknown_name
 from avalanche_cit.evaluation.matrix_file import MatrixFile
 from avalanche_cit.evaluation.scores import get_score
 from avalanche_cit.evaluation.text_score import ForgettingMatrix
@@ -29,124 +27,23 @@ from avalanche_cit.logging.provenance import provenance
 from avalanche_cit.logging.report import write_report
 from avalanche_cit.logging.run_directory import RunDirectory
 from avalanche_cit.models.frozen_prefix import VisionFeatures
-from avalanche_cit.models.lmm import LMM, model_folder
-from avalanche_cit.training.strategies import DirectFT, JointFT, Replay, SeqFT, memory_size_of
+from avalanche_cit.models.lmm import LMM
+from avalanche_cit.run_config import STRATEGIES, RunConfig
+from avalanche_cit.similarity import SeenTasks, embedding_cache, make_image_encoder, make_text_encoder
+from avalanche_cit.training.methods import (
+    AGEM,
+    EWC,
+    MAS,
+    TIR,
+    EProj,
+    LwF,
+    Replay,
+    SimilarityReplay,
+    memory_size_of,
+)
+from avalanche_cit.training.plugins.importance import EWCImportance, MASImportance
+from avalanche_cit.training.strategies import DirectFT, JointFT, SeqFT
 from avalanche_cit.training.templates import InstructionTuning
-
-STRATEGIES = {"seqft": "sequence", "replay": "sequence", "directft": "independent", "jointft": "joint"}
-"""Strategies by name, with the kind of matrix that each one fills."""
-
-BASE_STARTS = ("tiny-base",)
-"""Starts that have learned no member of any task 0."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """All that decides the result of a run. The defaults are those of the mini world.
-
-    Attributes:
-        strategy: Name of a strategy.
-        benchmark: Name of a benchmark, or a YAML file.
-        model: Start: a shipped model, a folder, or a name on the hub.
-        seed: Fixes the drawn data, the data order and all sampling.
-        task0: Evaluate (and, where a strategy uses it, remember) task 0's members; None: where the benchmark has
-            members, unless the start is a base model.
-        train_samples: Training samples per task; None: 800 drawn ones, or all that are on disk.
-        validation_samples: Validation samples per task; None: 200, or all.
-        test_samples: Test samples per task; None: 200, or all.
-        trainable: What is tuned: bridge, projection, language, all, or a list of patterns of parameter names.
-        epochs: Epochs per task.
-        batch_size: Samples per optimizer step.
-        micro_batch_size: Samples per forward pass; None: the whole batch.
-        eval_batch_size: Samples per batch of generation.
-        lr: Peak learning rate of AdamW.
-        weight_decay: Weight decay of AdamW, none on norms and biases.
-        warmup: Share of each task's steps that warm the learning rate up; a cosine to zero follows.
-        max_grad_norm: Gradients are clipped to this norm.
-        memory_fraction: Replay memory, as a share of all training samples of the stream.
-        memory_batch_size: Memory samples per batch; None: a quarter of batch_size.
-        bf16: Run forward passes in bfloat16.
-        dtype: Data type of the model's weights.
-        device: cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.
-        threads: CPU threads; None leaves torch's choice. The bits of a result depend on it.
-        workers: Processes that load data; 0 loads in the main one.
-        cache_features: Keep what the frozen vision tower makes of each image in memory.
-        data_root: Folder of the data, if not where the benchmark says.
-    """
-
-    strategy: str
-    benchmark: str = "mini_cit1"
-    model: str = "tiny-base"
-    seed: int = 0
-    task0: bool | None = None
-    train_samples: int | None = None
-    validation_samples: int | None = None
-    test_samples: int | None = None
-    trainable: str | list[str] = "bridge"
-    epochs: int = 3
-    batch_size: int = 64
-    micro_batch_size: int | None = None
-    eval_batch_size: int = 200
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.03
-    max_grad_norm: float = 1.0
-    memory_fraction: float = 0.1
-    memory_batch_size: int | None = None
-    bf16: bool = False
-    dtype: str = "float32"
-    device: str = "auto"
-    threads: int | None = None
-    workers: int = 0
-    cache_features: bool = True
-    data_root: Path | None = None
-
-    def resolved(self) -> RunConfig:
-        """Return the configuration with every choice made that was left open.
-
-        Raises:
-            UserError: A name does not exist, or a number is out of its range.
-        """
-        if self.strategy not in STRATEGIES:
-            raise unknown_name("strategy", self.strategy, STRATEGIES)
-        model_folder(self.model)
-        found = find_benchmark(self.benchmark)
-        drawn = MINI_SIZES if found.drawn_by else {}
-        sizes = {
-            "train": self.train_samples if self.train_samples is not None else drawn.get("train"),
-            "validation": self.validation_samples if self.validation_samples is not None else drawn.get("validation"),
-            "test": self.test_samples if self.test_samples is not None else drawn.get("test"),
-        }
-        for name, number in {
-            **{f"{split}_samples": size for split, size in sizes.items()},
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "micro_batch_size": self.micro_batch_size,
-            "eval_batch_size": self.eval_batch_size,
-            "memory_batch_size": self.memory_batch_size,
-            "lr": self.lr,
-            "threads": self.threads,
-        }.items():
-            if number is not None and number <= 0:
-                raise UserError(f"{name} is {number}: it must be above 0")
-        task0 = self.task0 if self.task0 is not None else bool(found.task0) and self.model not in BASE_STARTS
-        if task0 and not found.task0:
-            raise UserError(f"benchmark '{self.benchmark}' has no task 0: leave --task0 away")
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return dataclasses.replace(
-            self,
-            task0=task0,
-            train_samples=sizes["train"],
-            validation_samples=sizes["validation"],
-            test_samples=sizes["test"],
-            device=device if self.device == "auto" else self.device,
-            threads=self.threads if self.threads is not None else torch.get_num_threads(),
-        )
-
-    def plain(self) -> dict[str, Any]:
-        """Return the configuration as plain values, as they stand in ``config.yaml``."""
-        values = dataclasses.asdict(self)
-        return values | {"data_root": None if self.data_root is None else str(self.data_root)}
 
 
 def run(config: RunConfig, folder: Path, *, vision_features: VisionFeatures | None = None) -> MatrixFile:
@@ -170,7 +67,9 @@ def run(config: RunConfig, folder: Path, *, vision_features: VisionFeatures | No
     task0, sequence = _load(config)
     benchmark = instruction_benchmark(sequence, task0)
     features = (vision_features or VisionFeatures()) if config.cache_features else None
-    model = LMM.from_pretrained(config.model, trainable=config.trainable, dtype=config.dtype, vision_features=features)
+    model = LMM.from_pretrained(
+        config.model, trainable=config.trainable or "bridge", dtype=config.dtype, vision_features=features
+    )
     _say_what_is_new(model, sequence)
     matrix = ForgettingMatrix(benchmark, predictions=directory.predictions)
     names = [task.name for task in (*sequence, *task0)]
@@ -243,18 +142,68 @@ def _strategy(
         "plugins": [progress],
         "evaluator": evaluator,
     }
+    task0 = benchmark.task0_train_stream if config.task0 else ()
+    penalty: dict[str, Any] = {"lambda_": config.lambda_}
+    estimate: dict[str, Any] = {"per_sample": config.per_sample}
     match config.strategy:
-        case "seqft":
+        case "seqft" | "seqft_projection":
             return SeqFT(**common)
         case "directft":
             return DirectFT(**common)
         case "jointft":
             return JointFT(**common)
         case "replay":
-            memory = memory_size_of(benchmark.train_stream, config.memory_fraction)
-            return Replay(memory_size=memory, memory_batch_size=config.memory_batch_size, **common)
+            return Replay(task0=task0, **_memory(config, benchmark), **common)
+        case "similarity_replay":
+            seen_tasks = _seen_tasks(config, model)
+            return SimilarityReplay(seen_tasks=seen_tasks, task0=task0, **_memory(config, benchmark), **common)
+        case "agem":
+            return AGEM(memory_size=_memory(config, benchmark)["memory_size"], task0=task0, **common)
+        case "lwf":
+            return LwF(temperature=config.temperature, from_start=bool(task0), **penalty, **common)
+        case "ewc" | "mas" | "ewc_max" | "mas_max":
+            method = EWC if config.strategy.startswith("ewc") else MAS
+            merged: dict[str, Any] = {"merge": "max", "normalised": True} if config.strategy.endswith("_max") else {}
+            return method(
+                importance_samples=config.importance_samples, task0=task0, **merged, **estimate, **penalty, **common
+            )
+        case "ewc_tir" | "mas_tir":
+            importance = EWCImportance if config.strategy == "ewc_tir" else MASImportance
+            return TIR(
+                importance=importance(samples=config.importance_samples, **estimate),
+                weighting=config.weighting,
+                rescale=config.rescale,
+                seen_tasks=_seen_tasks(config, model),
+                task0=task0,
+                **penalty,
+                **common,
+            )
+        case "eproj" | "eproj_expand":
+            return EProj(
+                threshold=config.threshold if config.strategy == "eproj" else None,
+                encode_text=make_text_encoder(config.text_encoder, model),
+                seen_tasks=_seen_tasks(config, model),
+                task0=task0,
+                **common,
+            )
         case _:
             raise unknown_name("strategy", config.strategy, STRATEGIES)
+
+
+def _memory(config: RunConfig, benchmark: CLScenario) -> dict[str, Any]:
+    learned = [*benchmark.train_stream, *(benchmark.task0_train_stream if config.task0 else ())]
+    size = memory_size_of(learned, config.memory_fraction)
+    return {"memory_size": size, "memory_batch_size": config.memory_batch_size}
+
+
+def _seen_tasks(config: RunConfig, model: LMM) -> SeenTasks:
+    return SeenTasks(
+        make_image_encoder(config.image_encoder, model),
+        make_text_encoder(config.text_encoder, model),
+        fusion=config.fusion,
+        samples=config.similarity_samples,
+        cache=embedding_cache(),
+    )
 
 
 def _train_and_evaluate(config: RunConfig, strategy: InstructionTuning, benchmark: CLScenario, write: Any) -> None:

@@ -24,7 +24,8 @@ from avalanche_cit.command_line import Parser, run_main
 from avalanche_cit.evaluation.matrix_file import MatrixFile
 from avalanche_cit.logging.report import write_report
 from avalanche_cit.models.frozen_prefix import VisionFeatures
-from avalanche_cit.runner import STRATEGIES, RunConfig, run
+from avalanche_cit.run_config import STRATEGIES, RunConfig
+from avalanche_cit.runner import run
 
 QUICK = {"train_samples": 128, "validation_samples": 32, "test_samples": 32, "epochs": 2}
 
@@ -43,6 +44,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="where run directories go (default: runs/BENCHMARK-MODEL[-quick])")
     parser.add_argument("--quick", action="store_true", help="small data, a glance at the whole path in seconds")
     switches = {"task0": "evaluate task 0's members too", "bf16": "forward passes in bfloat16"}
+    switches["per_sample"] = "estimate importance per sample (slow) or per batch"
+    switches["rescale"] = "TIR: scale the weighted importance back to the sum of the unweighted one"
     switches["cache_features"] = "keep the frozen vision tower's features in memory"
     for name, meaning in switches.items():
         default = RunConfig.__dataclass_fields__[name].default

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from avalanche_cit.models.lmm import SHIPPED
-from avalanche_cit.runner import STRATEGIES
+from avalanche_cit.run_config import STRATEGIES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

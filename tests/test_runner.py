@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+from importlib import resources
 
 import pytest
+import yaml
 
 from avalanche_cit.errors import UserError
 from avalanche_cit.evaluation.matrix_file import MatrixFile
 from avalanche_cit.models.frozen_prefix import VisionFeatures
-from avalanche_cit.runner import RunConfig, run
+from avalanche_cit.run_config import STRATEGIES, RunConfig
+from avalanche_cit.runner import run
 
 SMALL = {"train_samples": 24, "validation_samples": 4, "test_samples": 8, "epochs": 1, "batch_size": 8, "threads": 1}
 
@@ -161,3 +164,82 @@ def test_wrong_options_are_named(tmp_path, change, message):
     config = dataclasses.replace(RunConfig(strategy="seqft", **SMALL), **change)
     with pytest.raises(UserError, match=message):
         run(config, tmp_path / "run")
+
+
+METHODS = [name for name in STRATEGIES if name not in ("seqft", "directft", "jointft", "replay")]
+PENALISED = ("lwf", "ewc", "mas", "ewc_max", "mas_max", "ewc_tir", "mas_tir")
+TINY = SMALL | {"train_samples": 16, "test_samples": 4}
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """A benchmark of two tasks, and of one member of task 0."""
+    about = {"name": "short", "version": 1, "description": "Two tasks.", "drawn_by": "mini"}
+    definitions = str(resources.files("avalanche_cit.benchmarks") / "mini" / "definitions.yaml")
+    file = tmp_path_factory.mktemp("benchmark") / "short.yaml"
+    tasks = {"tasks": ["vqav2", "gqa"], "task0": ["ocrvqa"]}
+    file.write_text(yaml.safe_dump({**about, **tasks, "definitions": definitions}))
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def short_seqft(short, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    run(RunConfig(strategy="seqft", benchmark=short, **TINY), folder)
+    return logged(folder, "Loss_MB")
+
+
+def logged(folder, name):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [line["value"] for line in lines if line["name"].startswith(name)]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_runs_by_its_name_and_leaves_its_traces(name, tmp_path, short, short_seqft):
+    """What a method trains is not what sequential tuning trains, and its penalty is in the log."""
+    file = run(RunConfig(strategy=name, benchmark=short, **TINY), tmp_path)
+
+    assert file.complete
+    assert file.strategy == name
+    if name != "agem":  # so short a run may hold no step that works against the memory
+        assert logged(tmp_path, "Loss_MB") != short_seqft
+    penalties = logged(tmp_path, "penalty")
+    assert len(penalties) == (2 if name in PENALISED else 0)  # at every step of the second task
+    assert not penalties or penalties[1] > penalties[0] == pytest.approx(0, abs=1e-6)
+    expands = name in ("eproj", "eproj_expand")
+    assert ("routing_accuracy" in file.other_scores) == expands
+    if expands:
+        assert "oracle_exact_match" in file.other_scores
+        config = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
+        assert (config["trainable"], config["lr"]) == ("projection", 5e-3)
+
+
+@pytest.mark.parametrize("name", ["replay", "similarity_replay", "agem", "lwf", "ewc_tir", "eproj"])
+def test_task0_counts_as_learned(name, tmp_path, short):
+    file = run(RunConfig(strategy=name, benchmark=short, model="tiny-instruct", **TINY), tmp_path)
+
+    assert file.complete
+    assert file.task0 == ["ocrvqa"]
+    assert len(logged(tmp_path, "penalty")) == (4 if name in PENALISED else 0)
+    if name == "replay":
+        samples = json.loads((tmp_path / "provenance.json").read_text(encoding="utf-8"))["samples_seen"]
+        assert samples == 2 * 2 * (8 + 2)  # the memory is replayed from the first task on
+    if name == "eproj":
+        assert all(cell is not None for cell in file.other_scores["routing_accuracy"][-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"strategy": "ewc", "lambda_": -1.0}, "lambda_ is -1.0"),
+        ({"strategy": "ewc_tir", "weighting": "dissimilar"}, "did you mean 'dissimilarity'"),
+        ({"strategy": "eproj", "threshold": 2.0}, "threshold is 2.0"),
+        ({"strategy": "eproj", "trainable": "bridge"}, "tunes the projection"),
+        ({"strategy": "ewc_tir", "image_encoder": "vision"}, "did you mean 'vision_tower'"),
+        ({"strategy": "ewc_tir", "fusion": "mena"}, "did you mean 'mean'"),
+        ({"strategy": "lwf", "temperature": 0.0}, "temperature is 0.0"),
+    ],
+)
+def test_wrong_options_of_methods_are_named(tmp_path, short, change, message):
+    with pytest.raises(UserError, match=message):
+        run(RunConfig(benchmark=short, **TINY, **change), tmp_path)

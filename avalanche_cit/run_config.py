@@ -1,0 +1,189 @@
+"""All that decides the result of a run, with the defaults of the mini world."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avalanche_cit.benchmarks.catalogue import MINI_SIZES, find_benchmark
+from avalanche_cit.errors import UserError, unknown_name
+from avalanche_cit.models.lmm import model_folder
+
+STRATEGIES = {
+    "seqft": "sequence",
+    "seqft_projection": "sequence",
+    "directft": "independent",
+    "jointft": "joint",
+    "replay": "sequence",
+    "similarity_replay": "sequence",
+    "agem": "sequence",
+    "lwf": "sequence",
+    "ewc": "sequence",
+    "mas": "sequence",
+    "ewc_max": "sequence",
+    "mas_max": "sequence",
+    "ewc_tir": "sequence",
+    "mas_tir": "sequence",
+    "eproj": "sequence",
+    "eproj_expand": "sequence",
+}
+"""Strategies by name, with the kind of matrix that each one fills."""
+
+LAMBDAS = {
+    "lwf": 1.0,
+    "ewc": 100.0,
+    "mas": 0.1,
+    **dict.fromkeys(("ewc_max", "ewc_tir"), 1e5),
+    **dict.fromkeys(("mas_max", "mas_tir"), 1e5),
+}
+"""Weight of the penalty, where `RunConfig.lambda_` is None."""
+
+OF_THE_PROJECTION = ("seqft_projection", "eproj", "eproj_expand")
+"""Strategies that tune the projection alone. Sequential tuning of it is what EProj compares with: a smaller trainable
+part forgets less by itself."""
+
+BASE_STARTS = ("tiny-base",)
+"""Starts that have learned no member of any task 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All that decides the result of a run. The defaults are those of the mini world.
+
+    Attributes:
+        strategy: Name of a strategy.
+        benchmark: Name of a benchmark, or a YAML file.
+        model: Start: a shipped model, a folder, or a name on the hub.
+        seed: Fixes the drawn data, the data order and all sampling.
+        task0: Evaluate (and, where a strategy uses it, remember) task 0's members; None: where the benchmark has
+            members, unless the start is a base model.
+        train_samples: Training samples per task; None: 800 drawn ones, or all that are on disk.
+        validation_samples: Validation samples per task; None: 200, or all.
+        test_samples: Test samples per task; None: 200, or all.
+        trainable: What is tuned: bridge, projection, language, all, or a list of patterns of parameter names; None:
+            the projection for EProj and seqft_projection, else the bridge.
+        epochs: Epochs per task.
+        batch_size: Samples per optimizer step.
+        micro_batch_size: Samples per forward pass; None: the whole batch.
+        eval_batch_size: Samples per batch of generation.
+        lr: Peak learning rate of AdamW; None: 5e-3 where the projection alone is tuned, else 1e-3.
+        weight_decay: Weight decay of AdamW, none on norms and biases.
+        warmup: Share of each task's steps that warm the learning rate up; a cosine to zero follows.
+        max_grad_norm: Gradients are clipped to this norm.
+        memory_fraction: Memory of replay and A-GEM, as a share of all training samples of the stream.
+        memory_batch_size: Memory samples per batch; None: a quarter of batch_size.
+        lambda_: Weight of the penalty of EWC, MAS, TIR and LwF; None: the method's own.
+        temperature: Of LwF's two distributions.
+        per_sample: Estimate importance per sample (slow) or per batch.
+        importance_samples: Training samples per task that importance is estimated from; None: all.
+        weighting: How TIR weights old tasks: dissimilarity, or a control: similarity, random_owner, ones.
+        rescale: Scale TIR's weighted importance back to the sum of the unweighted one.
+        threshold: Similarity from which on eproj trains an earlier task's projection further.
+        fusion: How the similarities of image, text input and text output become one: product or mean.
+        similarity_samples: Training samples per task that its embedding is made from.
+        image_encoder: vision_tower, or open_clip:NAME_OR_FOLDER[:PRETRAINED].
+        text_encoder: token_embedding, or sentence_transformers:NAME_OR_FOLDER.
+        bf16: Run forward passes in bfloat16.
+        dtype: Data type of the model's weights.
+        device: cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.
+        threads: CPU threads; None leaves torch's choice. The bits of a result depend on it.
+        workers: Processes that load data; 0 loads in the main one.
+        cache_features: Keep what the frozen vision tower makes of each image in memory.
+        data_root: Folder of the data, if not where the benchmark says.
+    """
+
+    strategy: str
+    benchmark: str = "mini_cit1"
+    model: str = "tiny-base"
+    seed: int = 0
+    task0: bool | None = None
+    train_samples: int | None = None
+    validation_samples: int | None = None
+    test_samples: int | None = None
+    trainable: str | list[str] | None = None
+    epochs: int = 3
+    batch_size: int = 64
+    micro_batch_size: int | None = None
+    eval_batch_size: int = 200
+    lr: float | None = None
+    weight_decay: float = 0.05
+    warmup: float = 0.03
+    max_grad_norm: float = 1.0
+    memory_fraction: float = 0.1
+    memory_batch_size: int | None = None
+    lambda_: float | None = None
+    temperature: float = 1.0
+    per_sample: bool = False
+    importance_samples: int | None = None
+    weighting: str = "dissimilarity"
+    rescale: bool = False
+    threshold: float = 0.5
+    fusion: str = "product"
+    similarity_samples: int = 1000
+    image_encoder: str = "vision_tower"
+    text_encoder: str = "token_embedding"
+    bf16: bool = False
+    dtype: str = "float32"
+    device: str = "auto"
+    threads: int | None = None
+    workers: int = 0
+    cache_features: bool = True
+    data_root: Path | None = None
+
+    def resolved(self) -> RunConfig:
+        """Return the configuration with every choice made that was left open.
+
+        Raises:
+            UserError: A name does not exist, or a number is out of its range.
+        """
+        if self.strategy not in STRATEGIES:
+            raise unknown_name("strategy", self.strategy, STRATEGIES)
+        model_folder(self.model)
+        found = find_benchmark(self.benchmark)
+        drawn = MINI_SIZES if found.drawn_by else {}
+        sizes = {
+            "train": self.train_samples if self.train_samples is not None else drawn.get("train"),
+            "validation": self.validation_samples if self.validation_samples is not None else drawn.get("validation"),
+            "test": self.test_samples if self.test_samples is not None else drawn.get("test"),
+        }
+        for name, number in {
+            **{f"{split}_samples": size for split, size in sizes.items()},
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "micro_batch_size": self.micro_batch_size,
+            "eval_batch_size": self.eval_batch_size,
+            "memory_batch_size": self.memory_batch_size,
+            "lr": self.lr,
+            "threads": self.threads,
+            "importance_samples": self.importance_samples,
+            "similarity_samples": self.similarity_samples,
+        }.items():
+            if number is not None and number <= 0:
+                raise UserError(f"{name} is {number}: it must be above 0")
+        if self.strategy in OF_THE_PROJECTION and self.trainable not in (None, "projection"):
+            raise UserError(f"strategy '{self.strategy}' tunes the projection: leave --trainable away")
+        task0 = self.task0 if self.task0 is not None else bool(found.task0) and self.model not in BASE_STARTS
+        if task0 and not found.task0:
+            raise UserError(f"benchmark '{self.benchmark}' has no task 0: leave --task0 away")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return dataclasses.replace(
+            self,
+            task0=task0,
+            train_samples=sizes["train"],
+            validation_samples=sizes["validation"],
+            test_samples=sizes["test"],
+            trainable=self.trainable or ("projection" if self.strategy in OF_THE_PROJECTION else "bridge"),
+            lr=self.lr if self.lr is not None else (5e-3 if self.strategy in OF_THE_PROJECTION else 1e-3),
+            lambda_=self.lambda_ if self.lambda_ is not None else LAMBDAS.get(self.strategy),
+            device=device if self.device == "auto" else self.device,
+            threads=self.threads if self.threads is not None else torch.get_num_threads(),
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """Return the configuration as plain values, as they stand in ``config.yaml``."""
+        values = dataclasses.asdict(self)
+        return values | {"data_root": None if self.data_root is None else str(self.data_root)}
