@@ -13,7 +13,25 @@ from avalanche_cit.errors import UserError
 from avalanche_cit.evaluation.checked_json import read_text
 from avalanche_cit.evaluation.matrix_file import MatrixFile
 
-MAY_DIFFER = frozenset({"strategy"})
+MAY_DIFFER = frozenset(
+    {
+        "strategy",
+        "lambda_",
+        "temperature",
+        "per_sample",
+        "importance_samples",
+        "weighting",
+        "rescale",
+        "threshold",
+        "fusion",
+        "similarity_samples",
+        "image_encoder",
+        "text_encoder",
+        "memory_fraction",
+        "memory_batch_size",
+    }
+)
+"""The options that direct tuning does not read: a method's own."""
 
 
 @dataclass(frozen=True)

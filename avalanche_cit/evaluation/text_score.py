@@ -194,17 +194,15 @@ class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
 def routed_answers(model: Any, batch: InstructionBatch, answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add what a model with experts chose for each sample, what was right, and the answer of the right expert."""
     chosen, right = list(model.router.projection.chosen), model.router.right(batch)
-    if right is None:
-        unknown: list[dict[str, Any]] = [{"expert": expert, "right": None} for expert in chosen]
-        return [answer | route for answer, route in zip(answers, unknown, strict=True)]
-    oracle = [answer["prediction"] for answer in answers]
-    if chosen != right:
-        with model.router.oracle():
-            oracle = model.generate(batch)
-    return [
-        answer | {"expert": expert, "right": own, "oracle": text}
-        for answer, expert, own, text in zip(answers, chosen, right, oracle, strict=True)
-    ]
+    routes: list[dict[str, Any]] = [{"expert": expert, "right": None} for expert in chosen]
+    if right is not None:
+        oracle = [answer["prediction"] for answer in answers]
+        if chosen != right:
+            with model.router.oracle():
+                oracle = model.generate(batch)
+        for route, own, text in zip(routes, right, oracle, strict=True):
+            route.update(right=own, oracle=text)
+    return [answer | route for answer, route in zip(answers, routes, strict=True)]
 
 
 def _write_answers(file: Path, answers: list[dict[str, Any]], scores: list[float]) -> None:
@@ -212,7 +210,7 @@ def _write_answers(file: Path, answers: list[dict[str, Any]], scores: list[float
     unfinished = file.with_suffix(".unfinished")
     with unfinished.open("w", encoding="utf-8") as lines:
         for answer, score in zip(answers, scores, strict=True):
-            record = {
+            record: dict[str, Any] = {
                 "id": answer["id"],
                 "instruction": answer["prompt"],
                 "prediction": answer["prediction"],

@@ -7,6 +7,7 @@ import yaml
 from avalanche_cit.errors import UserError
 from avalanche_cit.evaluation.direct_reference import FinishedRun, direct_scores, refused_references
 from avalanche_cit.evaluation.matrix_file import MatrixFile
+from avalanche_cit.run_config import RunConfig
 
 CELLS = [[10.0, 20.0], [60.0, 30.0], [50.0, 70.0]]
 FILE = MatrixFile(
@@ -58,6 +59,29 @@ def test_options_but_the_strategy_must_be_the_same():
     assert refused_references(run, [other]) == [
         "direct/matrix.json is no DirectFT reference for ewc/matrix.json: they differ in lr, warmup"
     ]
+
+
+METHOD = {
+    "lambda_": 5.0, "temperature": 2.0, "per_sample": True, "importance_samples": 9, "weighting": "ones",
+    "rescale": True, "threshold": 0.1, "fusion": "mean", "similarity_samples": 9, "image_encoder": "i",
+    "text_encoder": "t", "memory_fraction": 0.5, "memory_batch_size": 3,
+}  # fmt: skip
+"""What only methods read."""
+
+
+def test_a_methods_own_options_make_no_difference():
+    direct = replace(DIRECT, config={"strategy": "directft", "lr": 0.1, "lambda_": None})
+    run = replace(RUN, config={"strategy": "ewc", "lr": 0.1, **METHOD})
+    assert direct_scores(run, [direct]) == [60.0, 70.0]
+    assert refused_references(run, [direct]) == []
+
+
+def test_whatever_else_direct_tuning_reads_does():
+    same = RunConfig(strategy="ewc").plain()
+    assert METHOD.keys() < same.keys()
+    direct = replace(DIRECT, config=same | {"strategy": "directft"})
+    for option in same.keys() - METHOD.keys() - {"strategy"}:
+        assert direct_scores(replace(RUN, config=same | {option: "other"}), [direct]) is None, option
 
 
 def test_two_references_are_one_too_many():
