@@ -133,7 +133,7 @@ class InstructionCollator:
 
     def pixel_values(self, examples: Sequence[Example]) -> Tensor:
         """Decode and preprocess images, (B, C, H, W)."""
-        images = [_decode(example) for example in examples]
+        images = [decode_image(example) for example in examples]
         pixels: Tensor = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
         return pixels
 
@@ -191,7 +191,12 @@ def image_key(image: dict[str, Any]) -> str:
     return hashlib.sha256(image["bytes"]).hexdigest()
 
 
-def _decode(example: Example) -> Image.Image:
+def decode_image(example: Example) -> Image.Image:
+    """Decode a sample's image to RGB.
+
+    Raises:
+        UserError: The image cannot be read; the message names the sample.
+    """
     image = example.row["image"]
     source = image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])
     try:

@@ -20,7 +20,7 @@ from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from avalanche_cit.benchmarks.collator import _decode
+from avalanche_cit.benchmarks.collator import decode_image
 from avalanche_cit.benchmarks.scenario import Example
 from avalanche_cit.errors import UserError, unknown_name
 from avalanche_cit.similarity.weights import checksum
@@ -72,7 +72,9 @@ class OpenClip:
         """Return the image embeddings (N, D) of N examples."""
         vectors = []
         for start in range(0, len(examples), _BATCH):
-            pixels = torch.stack([self._transform(_decode(example)) for example in examples[start : start + _BATCH]])
+            pixels = torch.stack(
+                [self._transform(decode_image(example)) for example in examples[start : start + _BATCH]]
+            )
             vectors.append(self._model.encode_image(pixels.to(self.device)).float())
         return torch.cat(vectors)
 
