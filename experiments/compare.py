@@ -45,6 +45,7 @@ from avalanche_cit.logging.plots import plot_comparison, save_figure
 from avalanche_cit.logging.report import NAMES, write_report
 from avalanche_cit.logging.run_directory import RunDirectory
 from avalanche_cit.models.frozen_prefix import VisionFeatures
+from avalanche_cit.models.lmm import SHIPPED
 from avalanche_cit.run_config import STRATEGIES, RunConfig
 from avalanche_cit.runner import run
 
@@ -224,8 +225,8 @@ def tables(comparison: Comparison, note: str) -> dict[str, tuple[str, pd.DataFra
     if len(comparison.benchmarks) > 1:
         over += f" x {len(comparison.benchmarks)} orders (zero-shot counts once per seed)"
     about = f"n runs: {over}; mean ± standard deviation. {note}"
-    if comparison.model == "tiny-base":
-        about += " The language model of tiny-base saw the answer formats as text only."
+    if comparison.model in SHIPPED:
+        about += f" The language model of {comparison.model} saw the answer formats as text only."
     against = comparison.mean["intransigence"].drop(index=[*REFERENCES], errors="ignore")
     if "directft" in comparison.mean.index and against.isna().any():
         about += " Intransigence is empty where directft was run with other options."

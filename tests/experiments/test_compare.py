@@ -153,6 +153,7 @@ def test_several_orders_are_pooled(script, asked: list, tmp_path: Path) -> None:
 def test_a_strategys_own_options_are_its_alone(script, asked: list, tmp_path: Path) -> None:
     own = {"ewc": {"lambda_": 7.0, "epochs": 9}, "eproj_expand": {"lr": "1e-2"}, "mas": {"lambda_": 3}}
     document = {"strategies": own, "seeds": [4], "epochs": 2, "tuning": "on the validation stream", "quick": True}
+    document["test_samples"] = 50
     (tmp_path / "options.yaml").write_text(yaml.safe_dump(document))
 
     script("--config", "options.yaml", "--strategy", "ewc", "ewc_tir", "eproj_expand", "--per_sample")
@@ -164,7 +165,7 @@ def test_a_strategys_own_options_are_its_alone(script, asked: list, tmp_path: Pa
     }  # fmt: skip
     assert (configs["ewc"].lambda_, configs["ewc_tir"].lambda_) == (7.0, 1e5)
     assert (configs["eproj_expand"].lr, configs["seqft_projection"].lr) == (0.01, 5e-3)
-    assert all((c.seed, c.train_samples, c.test_samples) == (4, 128, 32) for c in configs.values())
+    assert all((c.seed, c.train_samples, c.test_samples) == (4, 128, 50) for c in configs.values())
     page = (tmp_path / "comparison-quick" / "comparison.md").read_text(encoding="utf-8")
     assert "on the validation stream. Importance: per-sample Fisher (ewc, ewc_tir)." in page
 

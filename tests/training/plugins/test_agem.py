@@ -445,7 +445,7 @@ def test_a_run_goes_on_from_a_saved_state_bit_for_bit(load: Load, benchmark: CLS
     kept = held(plugin)
     run(model, plugin, benchmark.train_stream[2])
 
-    later, resumed = make(), AGEMPlugin(9, seed=5)
+    later, resumed = make(), Observed(9, seed=5)
     later.load_trainable_state(weights)
     resumed.load_state_dict(saved, [*benchmark.train_stream, *benchmark.task0_train_stream])
     assert held(resumed) == kept
@@ -453,6 +453,7 @@ def test_a_run_goes_on_from_a_saved_state_bit_for_bit(load: Load, benchmark: CLS
 
     assert same(later.trainable_state(), model.trainable_state())
     assert held(resumed) == held(plugin)
+    assert {batch[0].pixel_values is None for batch in resumed.batches} == {cached}  # the cache knows the memory
     assert resumed.state_dict()["tasks"] == ["old", "colour", "shape", "caption"]
     assert by_task(held(resumed)) == {"old": 3, "colour": 2, "shape": 2, "caption": 2}
     lost, empty = make(), AGEMPlugin(9)

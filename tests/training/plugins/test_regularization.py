@@ -308,7 +308,7 @@ def held_by(plugin: RegularizationPlugin) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in found if isinstance(tensor, torch.Tensor))
 
 
-@pytest.mark.parametrize("tasks", [5, 20])
+@pytest.mark.parametrize("learned", [5, 20])
 @pytest.mark.parametrize(
     ("weighting", "at_rest", "training", "learning"), [(None, 8, 8, 12), ("dissimilarity", 9, 13, 13)]
 )
@@ -316,7 +316,7 @@ def test_memory_per_trainable_weight_does_not_grow(
     load: Callable[..., LMM],
     benchmark: CLScenario,
     record: Any,
-    tasks: int,
+    learned: int,
     weighting: str | None,
     at_rest: int,
     training: int,
@@ -336,7 +336,7 @@ def test_memory_per_trainable_weight_does_not_grow(
 
     strategy = SeqFT(model=load(), plugins=[plugin, Watch()], train_mb_size=16)
     count = sum(weight.numel() for weight in strategy.model.trainable_state().values())
-    for i in range(tasks):
+    for i in range(learned):
         strategy.train(benchmark.train_stream[i % 3])
     saved = [value for value in plugin.state_dict().values() if isinstance(value, torch.Tensor)]
 
