@@ -49,7 +49,7 @@ from avalanche_cit.models.lmm import SHIPPED
 from avalanche_cit.run_config import STRATEGIES, RunConfig
 from avalanche_cit.runner import run
 
-QUICK = {"train_samples": 128, "validation_samples": 32, "test_samples": 32, "epochs": 2}
+QUICK = {"train_samples": 96, "validation_samples": 16, "test_samples": 24, "epochs": 2}
 SWITCHES = {
     "task0": "evaluate task 0's members too",
     "bf16": "forward passes in bfloat16",
@@ -220,11 +220,11 @@ def write(output: Path, runs: Sequence[ComparedRun], note: str, console: Console
 
 def tables(comparison: Comparison, note: str) -> dict[str, tuple[str, pd.DataFrame]]:
     """Return the tables of a comparison by kind, with their titles; those without a number are left out."""
-    seeds = ", ".join(str(seed) for seed in comparison.seeds)
-    over = f"seed {seeds}" if len(comparison.seeds) == 1 else f"the seeds {seeds}"
+    over = f"{'seed' if len(comparison.seeds) == 1 else 'seeds'} {', '.join(map(str, comparison.seeds))}"
     if len(comparison.benchmarks) > 1:
         over += f" x {len(comparison.benchmarks)} orders (zero-shot counts once per seed)"
-    about = f"n runs: {over}; mean ± standard deviation. {note}"
+    means = "Mean ± standard deviation over n runs, " if comparison.count.max() > 1 else "One run a row, "
+    about = f"{means}{over}. {note}"
     if comparison.model in SHIPPED:
         about += f" The language model of {comparison.model} saw the answer formats as text only."
     against = comparison.mean["intransigence"].drop(index=[*REFERENCES], errors="ignore")
@@ -233,7 +233,7 @@ def tables(comparison: Comparison, note: str) -> dict[str, tuple[str, pd.DataFra
     found = {
         "numbers": (about, comparison.main_table().rename(columns=COLUMNS)),
         "conventions": (f"All other conventions, {over}.", comparison.other_table().rename(columns=COLUMNS)),
-        "tasks": (f"Last row by task, mean over {over}.", comparison.last_row_table()),
+        "tasks": (f"Last row by task, {over}.", comparison.last_row_table()),
     }
     return {kind: (title, table) for kind, (title, table) in found.items() if table.size}
 

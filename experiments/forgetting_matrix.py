@@ -27,7 +27,7 @@ from avalanche_cit.models.frozen_prefix import VisionFeatures
 from avalanche_cit.run_config import STRATEGIES, RunConfig
 from avalanche_cit.runner import run
 
-QUICK = {"train_samples": 128, "validation_samples": 32, "test_samples": 32, "epochs": 2}
+QUICK = {"train_samples": 96, "validation_samples": 16, "test_samples": 24, "epochs": 2}
 
 
 def main() -> None:
