@@ -92,18 +92,18 @@ def main() -> None:
         )
         strategies[name].train(benchmark.train_stream[0])
         timers[name].seconds.clear()
-    ratios: dict[str, list[float]] = {name: [] for name in METHODS if name != "seqft"}
+    ratios: dict[str, list[float]] = {name: [] for name in (*METHODS, *PASSES) if name != "seqft"}
     for round_ in range(options.rounds):
         for strategy in strategies.values():
             strategy.train(benchmark.train_stream[1])
         base = timers["seqft"].seconds[round_]
-        for name in ratios:
+        for name in METHODS.keys() - {"seqft"}:
             ratios[name].append(timers[name].seconds[round_] / base)
         dataset = benchmark.train_stream[1].dataset
         for title, importance in PASSES.items():
             begin = now(strategies["seqft"].device)
             importance.estimate(strategies["seqft"], dataset)
-            ratios.setdefault(title, []).append((now(strategies["seqft"].device) - begin) / base)
+            ratios[title].append((now(strategies["seqft"].device) - begin) / base)
     print_ratios(ratios)
     if options.output is not None:
         options.output.write_text(json.dumps(ratios, indent=2) + "\n", encoding="utf-8")

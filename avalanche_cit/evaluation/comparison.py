@@ -84,7 +84,6 @@ class Comparison:
         seeds: Seeds of the runs.
         tasks: Names of the tasks, task 0's members first; when pooled, in the first benchmark's order.
         task0: Names of task 0's members.
-        scores_by: The score's name, per task.
         count: Observations per row; the index is zero-shot, directft, jointft, then the methods in the order given.
         mean: Rows x numbers: summary numbers (see `observations`), then ``last_<task>`` per task; NaN where undefined.
         spread: Their standard deviations, ddof 1; NaN for a single observation.
@@ -95,7 +94,6 @@ class Comparison:
     seeds: tuple[int, ...]
     tasks: list[str]
     task0: list[str]
-    scores_by: list[str]
     count: pd.Series
     mean: pd.DataFrame
     spread: pd.DataFrame
@@ -300,7 +298,6 @@ def _comparison(members: Sequence[ComparedRun], runs: Sequence[ComparedRun]) -> 
         seeds=tuple(sorted({file.seed for file in files})),
         tasks=files[0].tasks,
         task0=files[0].task0,
-        scores_by=files[0].scores_by,
         count=count.loc[rows],
         mean=mean[ordered],
         spread=grouped.std(ddof=1).where(in_all).loc[rows, ordered],

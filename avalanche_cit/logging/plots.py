@@ -219,6 +219,7 @@ def plot_comparison(comparisons: Sequence[Comparison], *, caption: str) -> Figur
         scores.set_yticks(range(len(rows)), rows)
         scores.set_ylim(len(rows) - 0.4, -0.6)
         scores.set_xlim(left=0)
+        lost.set_xlim(min(lost.get_xlim()[0], -0.5), max(lost.get_xlim()[1], 5))  # a hair's breadth looks like one
         lost.tick_params(labelleft=False)
         title = f"{' + '.join(comparison.benchmarks)} from {comparison.model}"
         scores.set_title(title, fontsize=10, color=_INK, loc="left")

@@ -147,7 +147,7 @@ def test_several_orders_are_pooled(script, asked: list, tmp_path: Path) -> None:
     ]
     page = (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")
     assert page.count("## mini_cit1 + mini_cit1_reversed from tiny-base\n") == 1
-    assert "n runs: the seeds 0, 1 x 2 orders (zero-shot counts once per seed)" in page
+    assert "Mean ± standard deviation over n runs, seeds 0, 1 x 2 orders (zero-shot counts once per seed)" in page
 
 
 def test_a_strategys_own_options_are_its_alone(script, asked: list, tmp_path: Path) -> None:
@@ -165,8 +165,9 @@ def test_a_strategys_own_options_are_its_alone(script, asked: list, tmp_path: Pa
     }  # fmt: skip
     assert (configs["ewc"].lambda_, configs["ewc_tir"].lambda_) == (7.0, 1e5)
     assert (configs["eproj_expand"].lr, configs["seqft_projection"].lr) == (0.01, 5e-3)
-    assert all((c.seed, c.train_samples, c.test_samples) == (4, 128, 50) for c in configs.values())
+    assert all((c.seed, c.train_samples, c.test_samples) == (4, 96, 50) for c in configs.values())
     page = (tmp_path / "comparison-quick" / "comparison.md").read_text(encoding="utf-8")
+    assert "One run a row, seed 4. Learning rates and lambdas: " in page
     assert "on the validation stream. Importance: per-sample Fisher (ewc, ewc_tir)." in page
 
 

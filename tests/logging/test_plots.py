@@ -193,6 +193,7 @@ def test_comparison_of_references_alone(make_matrix: MakeMatrix, tmp_path: Path)
     figure = plot_comparison(compare([ComparedRun(FinishedRun(tmp_path, joint, None), 1)]), caption="")
     save_figure(figure, tmp_path / "joint.png")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["jointft"]
+    assert np.ptp(figure.axes[1].get_xlim()) >= 5
 
 
 def test_saved_without_pyplot(make_matrix: MakeMatrix, tmp_path: Path) -> None:

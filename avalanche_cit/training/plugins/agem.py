@@ -31,6 +31,9 @@ class AGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
     than its share is kept whole. What it holds are indices into the tasks' data. All draws come from a generator of
     the plugin's own.
 
+    From the start of a step to its projection one more gradient is held; the projection itself, when no activations
+    are left, takes room for two more.
+
     Args:
         memory_size: Samples in the memory, for the whole stream.
         sample_size: Memory samples per step, drawn without replacement; None for as many as the strategy's

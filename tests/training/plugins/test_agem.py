@@ -46,6 +46,7 @@ class Observed(AGEMPlugin):
         batch = strategy.mbatch
         super().before_training_iteration(strategy, **kwargs)
         assert strategy.mbatch is batch
+        assert self._reference == [] or strategy.mb_output is None  # holds no graph
         names = {weight: name for name, weight in strategy.model.named_parameters()}
         self.references.append({names[weight]: gradient.clone() for weight, gradient in self._reference})
         self.cleared.append(all(weight.grad is None for weight in strategy.model.parameters()))
@@ -224,10 +225,13 @@ def test_the_reference_is_the_gradient_of_the_memory_batch(
 
     dtype = torch.float32 if bf16 else torch.float64
     weights: list[Weights] = []
+    sizes: list[int] = []
     plugin = Observed(8, sample_size=5)
     options = {"train_mb_size": 6, "micro_batch_size": micro_batch_size, "bf16": bf16}
     strategy = Exact(model=load(kind, dtype=dtype), lr=1e-2, plugins=[Now(), plugin], **options)
+    strategy.model.register_forward_pre_hook(lambda model, inputs: sizes.append(len(inputs[0])))
     strategy.train(benchmark.train_stream[:2], eval_streams=[])
+    assert sizes[-4:] == ([3, 2, 3, 3] if micro_batch_size else [5, 6, 5, 6])  # memory, batch
 
     assert plugin.references[:3] == [{}, {}, {}]
     assert [len(batch[0]) for batch in plugin.batches] == [5, 5]
@@ -405,6 +409,22 @@ def test_the_seed_decides_what_is_kept_and_drawn(load: Load, benchmark: CLScenar
     assert drawn[0] == drawn[1]
     assert drawn[0] != drawn[2]
     assert len({frozenset(ids) for ids in drawn[0][1:]}) == 3  # another batch every step
+
+
+def test_nothing_is_drawn_from_anyone_elses_generator(load: Load, benchmark: CLScenario) -> None:
+    class Look(SupervisedPlugin):
+        def _look(self, strategy: Any, **kwargs: Any) -> None:
+            states.append(torch.get_rng_state().tolist())
+
+        before_training_exp = before_training_iteration = after_training_exp = _look
+
+    states: list[list[int]] = []
+    look = Look()
+    strategy = SeqFT(model=load(), train_mb_size=6, plugins=[look, AGEMPlugin(7), look])
+    strategy.train(benchmark.train_stream, eval_streams=[])
+
+    assert len(states) == 2 * (3 * 2 + 3 + 2 + 2)
+    assert states[::2] == states[1::2]
 
 
 def test_experiences_of_many_tasks_are_named_by_their_number(load: Load, benchmark: CLScenario) -> None:
