@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import ActionYesNo
 
 from avalanche_cit.benchmarks.catalogue import MINI_SIZES, find_benchmark
+from avalanche_cit.command_line import Parser
 from avalanche_cit.errors import UserError, unknown_name
 from avalanche_cit.models.lmm import model_folder
 
@@ -45,6 +48,18 @@ LAMBDAS = {
 OF_THE_PROJECTION = ("seqft_projection", "eproj", "eproj_expand")
 """Strategies that tune the projection alone. Sequential tuning of it is what EProj compares with: a smaller trainable
 part forgets less by itself."""
+
+QUICK = {"train_samples": 96, "validation_samples": 16, "test_samples": 24, "epochs": 2}
+"""What ``--quick`` stands for, where an option is not given."""
+
+SWITCHES = {
+    "task0": "evaluate task 0's members too",
+    "bf16": "forward passes in bfloat16",
+    "per_sample": "estimate importance per sample (slow) or per batch",
+    "rescale": "TIR: scale the weighted importance back to the sum of the unweighted one",
+    "cache_features": "keep the frozen vision tower's features in memory",
+}
+"""Options that are on or off, ``--name`` and ``--no_name``."""
 
 BASE_STARTS = ("tiny-base",)
 """Starts that have learned no member of any task 0."""
@@ -187,3 +202,16 @@ class RunConfig:
         """Return the configuration as plain values, as they stand in ``config.yaml``."""
         values = dataclasses.asdict(self)
         return values | {"data_root": None if self.data_root is None else str(self.data_root)}
+
+
+def add_run_options(parser: Parser, skip: Iterable[str]) -> None:
+    """Add the options of a run to a script's command line, all but those that the script has its own for."""
+    for name, meaning in SWITCHES.items():
+        default = RunConfig.__dataclass_fields__[name].default
+        parser.add_argument(f"--{name}", action=ActionYesNo(no_prefix="no_"), default=default, help=meaning)
+    parser.add_class_arguments(RunConfig, skip={*skip, *SWITCHES})
+
+
+def quickened(options: Mapping[str, Any], parser: Parser) -> dict[str, Any]:
+    """Return parsed options with those of `QUICK` in the place of defaults."""
+    return {**options, **{name: value for name, value in QUICK.items() if options[name] == parser.get_default(name)}}

@@ -144,7 +144,11 @@ def _strategy(
     }
     task0 = benchmark.task0_train_stream if config.task0 else ()
     penalty: dict[str, Any] = {"lambda_": config.lambda_}
-    estimate: dict[str, Any] = {"per_sample": config.per_sample}
+
+    def memory() -> dict[str, Any]:
+        size = memory_size_of([*benchmark.train_stream, *task0], config.memory_fraction)
+        return {"memory_size": size, "task0": task0}
+
     match config.strategy:
         case "seqft" | "seqft_projection":
             return SeqFT(**common)
@@ -153,24 +157,33 @@ def _strategy(
         case "jointft":
             return JointFT(**common)
         case "replay":
-            return Replay(task0=task0, **_memory(config, benchmark), **common)
+            return Replay(memory_batch_size=config.memory_batch_size, **memory(), **common)
         case "similarity_replay":
-            seen_tasks = _seen_tasks(config, model)
-            return SimilarityReplay(seen_tasks=seen_tasks, task0=task0, **_memory(config, benchmark), **common)
+            return SimilarityReplay(
+                seen_tasks=_seen_tasks(config, model),
+                memory_batch_size=config.memory_batch_size,
+                **memory(),
+                **common,
+            )
         case "agem":
-            return AGEM(memory_size=_memory(config, benchmark)["memory_size"], task0=task0, **common)
+            return AGEM(**memory(), **common)
         case "lwf":
             return LwF(temperature=config.temperature, from_start=bool(task0), **penalty, **common)
         case "ewc" | "mas" | "ewc_max" | "mas_max":
             method = EWC if config.strategy.startswith("ewc") else MAS
             merged: dict[str, Any] = {"merge": "max", "normalised": True} if config.strategy.endswith("_max") else {}
             return method(
-                importance_samples=config.importance_samples, task0=task0, **merged, **estimate, **penalty, **common
+                per_sample=config.per_sample,
+                importance_samples=config.importance_samples,
+                task0=task0,
+                **merged,
+                **penalty,
+                **common,
             )
         case "ewc_tir" | "mas_tir":
             importance = EWCImportance if config.strategy == "ewc_tir" else MASImportance
             return TIR(
-                importance=importance(samples=config.importance_samples, **estimate),
+                importance=importance(per_sample=config.per_sample, samples=config.importance_samples),
                 weighting=config.weighting,
                 rescale=config.rescale,
                 seen_tasks=_seen_tasks(config, model),
@@ -188,12 +201,6 @@ def _strategy(
             )
         case _:
             raise unknown_name("strategy", config.strategy, STRATEGIES)
-
-
-def _memory(config: RunConfig, benchmark: CLScenario) -> dict[str, Any]:
-    learned = [*benchmark.train_stream, *(benchmark.task0_train_stream if config.task0 else ())]
-    size = memory_size_of(learned, config.memory_fraction)
-    return {"memory_size": size, "memory_batch_size": config.memory_batch_size}
 
 
 def _seen_tasks(config: RunConfig, model: LMM) -> SeenTasks:

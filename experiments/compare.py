@@ -22,7 +22,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import jsonargparse
 import pandas as pd
-from jsonargparse import ActionYesNo
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -46,17 +45,9 @@ from avalanche_cit.logging.report import NAMES, write_report
 from avalanche_cit.logging.run_directory import RunDirectory
 from avalanche_cit.models.frozen_prefix import VisionFeatures
 from avalanche_cit.models.lmm import SHIPPED
-from avalanche_cit.run_config import STRATEGIES, RunConfig
+from avalanche_cit.run_config import STRATEGIES, RunConfig, add_run_options, quickened
 from avalanche_cit.runner import run
 
-QUICK = {"train_samples": 96, "validation_samples": 16, "test_samples": 24, "epochs": 2}
-SWITCHES = {
-    "task0": "evaluate task 0's members too",
-    "bf16": "forward passes in bfloat16",
-    "per_sample": "estimate importance per sample (slow) or per batch",
-    "rescale": "TIR: scale the weighted importance back to the sum of the unweighted one",
-    "cache_features": "keep the frozen vision tower's features in memory",
-}
 OF_ALL_RUNS = (
     "strategy",
     "benchmark",
@@ -128,10 +119,7 @@ def make_parser() -> Parser:
     parser.add_argument("--strategies", type=dict[str, dict[str, Any]], default={}, help=own)
     tuning = "how learning rates and lambdas were chosen, for the captions"
     parser.add_argument("--tuning", type=str, default="as given, not tuned", help=tuning)
-    for name, meaning in SWITCHES.items():
-        default = RunConfig.__dataclass_fields__[name].default
-        parser.add_argument(f"--{name}", action=ActionYesNo(no_prefix="no_"), default=default, help=meaning)
-    parser.add_class_arguments(RunConfig, skip={"strategy", "benchmark", "seed", *SWITCHES})
+    add_run_options(parser, skip={"strategy", "benchmark", "seed"})
     return parser
 
 
@@ -143,7 +131,7 @@ def planned_runs(parser: Parser) -> tuple[dict[Path, RunConfig], Path, str]:
         options.pop(name) for name in ("benchmark", "strategy", "seeds", "output", "quick", "strategies", "tuning")
     )
     if quick:
-        options |= {name: value for name, value in QUICK.items() if options[name] == parser.get_default(name)}
+        options = quickened(options, parser)
     output = output or Path("comparison-quick" if quick else "comparison")
     names = {benchmark: find_benchmark(benchmark).name for benchmark in benchmarks}
     if len(set(names.values())) < len(names):

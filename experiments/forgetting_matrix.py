@@ -15,7 +15,6 @@ from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from jsonargparse import ActionYesNo
 from rich.console import Console
 from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
@@ -24,10 +23,8 @@ from avalanche_cit.command_line import Parser, run_main
 from avalanche_cit.evaluation.matrix_file import MatrixFile
 from avalanche_cit.logging.report import write_report
 from avalanche_cit.models.frozen_prefix import VisionFeatures
-from avalanche_cit.run_config import STRATEGIES, RunConfig
+from avalanche_cit.run_config import STRATEGIES, RunConfig, add_run_options, quickened
 from avalanche_cit.runner import run
-
-QUICK = {"train_samples": 96, "validation_samples": 16, "test_samples": 24, "epochs": 2}
 
 
 def main() -> None:
@@ -43,19 +40,12 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, help="where run directories go (default: runs/BENCHMARK-MODEL[-quick])")
     parser.add_argument("--quick", action="store_true", help="small data, a glance at the whole path in seconds")
-    switches = {"task0": "evaluate task 0's members too", "bf16": "forward passes in bfloat16"}
-    switches["per_sample"] = "estimate importance per sample (slow) or per batch"
-    switches["rescale"] = "TIR: scale the weighted importance back to the sum of the unweighted one"
-    switches["cache_features"] = "keep the frozen vision tower's features in memory"
-    for name, meaning in switches.items():
-        default = RunConfig.__dataclass_fields__[name].default
-        parser.add_argument(f"--{name}", action=ActionYesNo(no_prefix="no_"), default=default, help=meaning)
-    parser.add_class_arguments(RunConfig, skip={"strategy", *switches})
+    add_run_options(parser, skip={"strategy"})
     options = parser.parse_args().as_dict()
     options.pop("config", None)
     strategies, output, quick = options.pop("strategy"), options.pop("output"), options.pop("quick")
     if quick:
-        options |= {name: value for name, value in QUICK.items() if options[name] == parser.get_default(name)}
+        options = quickened(options, parser)
 
     configs = [RunConfig(strategy=strategy, **options).resolved() for strategy in strategies]
     names = [Path(configs[0].benchmark).stem, Path(configs[0].model).name, *(["quick"] if quick else [])]

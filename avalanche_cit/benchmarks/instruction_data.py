@@ -69,7 +69,7 @@ def instruction_data(samples: Callable[[], Iterator[Sample]], *, cache_dir: Path
 
     Example:
         >>> def samples():
-        ...     yield Sample(id="1", image="/data/cat.png", instruction="what is it?", target="cat",
+        ...     yield Sample(id="1", image="cat.png", instruction="what is it?", target="cat",
         ...                  references=["cat", "kitten"], task="vqa", choices=None)
         >>> instruction_data(samples, cache_dir=Path("cache"), fingerprint="cats, version 1")["target"][0]
         'cat'

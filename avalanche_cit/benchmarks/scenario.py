@@ -95,6 +95,17 @@ def task_name(dataset: Any) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
+def strided_indices(count: int, samples: int) -> list[int]:
+    """Return the places of at most `samples` items at even strides over `count` of them.
+
+    Example:
+        >>> strided_indices(16, 5)
+        [0, 3, 6, 9, 12]
+    """
+    taken = min(samples, count)
+    return [i * count // taken for i in range(taken)]
+
+
 def _stream(name: str, parts: list[tuple[Task, datasets.Dataset]], first: int) -> Any:
     experiences = []
     for label, (task, rows) in enumerate(parts, start=first):

@@ -149,7 +149,7 @@ class Router:
 
     def __init__(self, model: LMM, encode_text: EncodeText) -> None:
         name = model.family.projection[0]
-        projection: nn.Module = getattr(model.hf, name)
+        projection: nn.Module = model.hf.get_submodule(name)
         own = {f"hf.{name}.{key}" for key, _ in projection.named_parameters()}
         if set(model.trainable_state()) != own:
             raise UserError(

@@ -215,7 +215,7 @@ class LMM(DynamicModule):  # type: ignore[misc]
         if self.router is not None:
             raise UserError("a model with a projection per task (EProj) has no place in a plain transformers folder")
         hf = self.hf
-        cached = isinstance(tower := getattr(hf, self.family.vision), FeaturesOrPixels)
+        cached = isinstance(tower := self._tower(), FeaturesOrPixels)
         if cached:
             setattr(hf, self.family.vision, tower.tower)
         hf.save_pretrained(folder)
@@ -244,7 +244,7 @@ class LMM(DynamicModule):  # type: ignore[misc]
         return self.vision_features.get(batch.image_keys, self.device)
 
     def _tower(self) -> nn.Module:
-        tower: nn.Module = getattr(self.hf, self.family.vision)
+        tower: nn.Module = self.hf.get_submodule(self.family.vision)
         return tower
 
     def _cache(self, features: VisionFeatures | None) -> VisionFeatures | None:

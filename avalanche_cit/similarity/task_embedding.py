@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from avalanche_cit.benchmarks.catalogue import cache_dir
 from avalanche_cit.benchmarks.collator import image_key
-from avalanche_cit.benchmarks.scenario import Example
+from avalanche_cit.benchmarks.scenario import Example, strided_indices
 from avalanche_cit.errors import UserError
 from avalanche_cit.similarity.encoders import ImageEncoder, TextEncoder
 
@@ -111,9 +111,8 @@ class _Strided:
     """Examples of a data set at even strides, read when they are asked for."""
 
     def __init__(self, dataset: Any, samples: int) -> None:
-        count = min(samples, len(dataset))
         self._dataset = dataset
-        self._indices = [i * len(dataset) // count for i in range(count)]
+        self._indices = strided_indices(len(dataset), samples)
 
     def __iter__(self) -> Iterator[Example]:
         return (self._dataset[i][0] for i in self._indices)

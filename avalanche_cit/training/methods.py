@@ -90,8 +90,7 @@ class SimilarityReplay(Replay):
     def __init__(self, *, model: LMM, seen_tasks: SeenTasks | None = None, **kwargs: Any) -> None:
         super().__init__(model=model, **kwargs)
         assert isinstance(self.memory, SharedMemory)
-        seen = seen_tasks or SeenTasks(VisionTower(model), TokenEmbedding(model))
-        self.plugins.insert(0, MemorySharingPlugin(self.memory, seen))
+        self.plugins.insert(0, MemorySharingPlugin(self.memory, seen_tasks or _by_own_parts(model)))
 
     def _make_memory(self, size: int) -> BalancedMemory:
         return SharedMemory(size)
@@ -208,7 +207,7 @@ class TIR(Regularized):
             merge="max",
             normalised=True,
             weighting=weighting,
-            seen_tasks=seen_tasks or SeenTasks(VisionTower(model), TokenEmbedding(model)),
+            seen_tasks=seen_tasks or _by_own_parts(model),
             **kwargs,
         )
 
@@ -289,12 +288,16 @@ class EProj(SeqFT):
         **kwargs: Any,
     ) -> None:
         super().__init__(model=model, plugins=plugins, **kwargs)
-        texts = TokenEmbedding(model)
+        encode_text = encode_text or TokenEmbedding(model)
         if threshold is not None and seen_tasks is None:
-            seen_tasks = SeenTasks(VisionTower(model), texts)
+            seen_tasks = _by_own_parts(model)
         # after the optimizer is built over the projection that becomes the first expert
-        self.eproj = EProjPlugin(model, encode_text or texts, threshold=threshold, seen_tasks=seen_tasks, task0=task0)
+        self.eproj = EProjPlugin(model, encode_text, threshold=threshold, seen_tasks=seen_tasks, task0=task0)
         self.plugins.insert(0, self.eproj)
+
+
+def _by_own_parts(model: LMM) -> SeenTasks:
+    return SeenTasks(VisionTower(model), TokenEmbedding(model))
 
 
 def memory_size_of(train_stream: Any, fraction: float) -> int:

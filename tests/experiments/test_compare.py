@@ -16,7 +16,7 @@ from avalanche_cit.errors import UserError
 from avalanche_cit.evaluation.matrix import CONVENTIONS
 from avalanche_cit.evaluation.matrix_file import MatrixFile
 from avalanche_cit.logging.run_directory import RunDirectory
-from avalanche_cit.run_config import STRATEGIES
+from avalanche_cit.run_config import STRATEGIES, SWITCHES
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "compare.py"
 SMALL = ["--train_samples=8", "--validation_samples=2", "--test-samples=4", "--epochs=1", "--batch-size=4"]
@@ -258,6 +258,6 @@ def test_options_of_all_runs_exist() -> None:
     """A renamed option must not slip out of the list of those that no strategy can have for itself."""
     namespace = runpy.run_path(str(SCRIPT))
     assert set(namespace["OF_ALL_RUNS"]) < {field.name for field in dataclasses.fields(namespace["RunConfig"])}
-    assert set(namespace["SWITCHES"]) == {
+    assert set(SWITCHES) == {
         field.name for field in dataclasses.fields(namespace["RunConfig"]) if field.type in ("bool", "bool | None")
     }

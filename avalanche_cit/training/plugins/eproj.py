@@ -18,7 +18,7 @@ from avalanche.training.plugins import ReplayPlugin
 from torch import Tensor
 from tqdm import tqdm
 
-from avalanche_cit.benchmarks.scenario import task_name
+from avalanche_cit.benchmarks.scenario import strided_indices, task_name
 from avalanche_cit.errors import UserError
 from avalanche_cit.models.expandable_projection import ORIGINAL, EncodeText, Router, best_key
 from avalanche_cit.models.lmm import LMM
@@ -128,7 +128,7 @@ class EProjPlugin(SupervisedPlugin):  # type: ignore[misc]
         """Stage 1."""
         dataset = experience.dataset
         if self.samples < len(dataset):
-            dataset = dataset.subset([i * len(dataset) // self.samples for i in range(self.samples)])
+            dataset = dataset.subset(strided_indices(len(dataset), self.samples))
         dataset.collate_fn = strategy.model.collator
         strategy.model.prepare(dataset)
         images: list[Tensor] = []

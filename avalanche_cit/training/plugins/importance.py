@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from avalanche_cit.benchmarks.collator import IGNORED
+from avalanche_cit.benchmarks.scenario import strided_indices
 from avalanche_cit.errors import UserError
 from avalanche_cit.training.templates import InstructionTuning, micro_batches
 
@@ -73,7 +74,7 @@ class Importance(ABC):
         dataset.collate_fn = model.collator
         model.prepare(dataset)
         if self.samples is not None and self.samples < len(dataset):
-            dataset = dataset.subset([i * len(dataset) // self.samples for i in range(self.samples)])
+            dataset = dataset.subset(strided_indices(len(dataset), self.samples))
         loader = strategy.plain_loader(dataset, 1 if self.per_sample else strategy.train_mb_size)
         training = model.training
         model.eval()

@@ -165,7 +165,7 @@ class RegularizationPlugin(SupervisedPlugin):  # type: ignore[misc]
         if first:
             self.omega = new
             self.owner = [] if self.weighting is None else [torch.zeros_like(w, dtype=torch.int8) for w in weights]
-            self.anchor = [weight.detach().clone() for weight in weights]
+            self.anchor = [torch.empty_like(weight) for weight in weights]
         elif self.merge == "sum":
             torch._foreach_add_(self.omega, new)
         else:
