@@ -14,6 +14,7 @@ import datasets
 
 from avalanche_cit.benchmarks.instruction_data import Sample
 from avalanche_cit.benchmarks.readers._common import ImageFolder, build, letter
+from avalanche_cit.benchmarks.readers._published import check_answered
 from avalanche_cit.benchmarks.readers._records import load_list
 
 VERSION = 1
@@ -45,7 +46,7 @@ def read_a_okvqa(
         A data set with the columns of `instruction_data.FEATURES`.
 
     Raises:
-        UserError: A file or an image is missing, or a record is malformed.
+        UserError: A file or an image is missing, or a record is malformed or has no answer.
 
     Example:
         >>> data = read_a_okvqa(task="a_okvqa", images=Path("train2017"), annotations=Path("aokvqa_v1p0_train.json"),
@@ -68,6 +69,7 @@ def read_a_okvqa(
 def _samples(task: str, folder: ImageFolder, annotations: Path) -> Iterator[Sample]:
     for question in load_list(annotations, label="question_id"):
         choices = question.texts("choices")
+        check_answered(question, "correct_choice_idx")
         right = letter(question.integer("correct_choice_idx"), choices, question)
         yield Sample(
             id=str(question.identity("question_id")),

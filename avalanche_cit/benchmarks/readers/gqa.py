@@ -13,6 +13,7 @@ import datasets
 
 from avalanche_cit.benchmarks.instruction_data import Sample
 from avalanche_cit.benchmarks.readers._common import ImageFolder, build
+from avalanche_cit.benchmarks.readers._published import check_answered
 from avalanche_cit.benchmarks.readers._records import load_mapping
 
 VERSION = 1
@@ -44,7 +45,7 @@ def read_gqa(
         A data set with the columns of `instruction_data.FEATURES`.
 
     Raises:
-        UserError: A file or an image is missing, or a record is malformed.
+        UserError: A file or an image is missing, or a record is malformed or has no answer.
 
     Example:
         >>> len(read_gqa(task="gqa", images=Path("images"), annotations=Path("testdev_balanced_questions.json"),
@@ -65,6 +66,7 @@ def read_gqa(
 
 def _samples(task: str, folder: ImageFolder, annotations: Path) -> Iterator[Sample]:
     for question_id, question in load_mapping(annotations):
+        check_answered(question, "answer")
         answer = question.text("answer")
         yield Sample(
             id=question_id,

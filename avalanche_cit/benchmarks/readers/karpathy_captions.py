@@ -52,7 +52,8 @@ def read_karpathy_captions(
         A data set with the columns of `instruction_data.FEATURES`.
 
     Raises:
-        UserError: A file or an image is missing, the split is empty, or a record is malformed.
+        UserError: A file or an image is missing, the file is one of COCO's own, the split is empty, or a record is
+            malformed.
 
     Example:
         >>> row = read_karpathy_captions(task="caption", images=Path("flickr30k-images"), split="test", rows="image",
@@ -80,7 +81,10 @@ def read_karpathy_captions(
 
 
 def _samples(task: str, folder: ImageFolder, annotations: Path, splits: set[str], rows: Rows) -> Iterator[Sample]:
-    for image in load_object(annotations).records("images", label="filename"):
+    document = load_object(annotations)
+    if "annotations" in document.fields:
+        raise document.error("is a caption file of COCO's own; give Karpathy's, dataset_coco.json")
+    for image in document.records("images", label="filename"):
         if image.text("split") not in splits:
             continue
         name = image.text("filename")

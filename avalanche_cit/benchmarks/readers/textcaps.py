@@ -16,9 +16,12 @@ import datasets
 
 from avalanche_cit.benchmarks.instruction_data import Sample
 from avalanche_cit.benchmarks.readers._common import ImageFolder, Rows, build, check_choice
+from avalanche_cit.benchmarks.readers._published import check_answered, check_said
 from avalanche_cit.benchmarks.readers._records import load_object
 
 VERSION = 1
+
+_MEND = "get TextCaps 0.1 from https://textvqa.org/textcaps/dataset/"
 
 
 def read_textcaps(
@@ -52,7 +55,8 @@ def read_textcaps(
         A data set with the columns of `instruction_data.FEATURES`.
 
     Raises:
-        UserError: A file or an image is missing, or a record is malformed.
+        UserError: A file or an image is missing, the file says that it is of another version or data set, or a record
+            is malformed or has no caption.
 
     Example:
         >>> row = read_textcaps(task="textcaps", images=Path("train_images"), annotations=Path("TextCaps_0.1_val.json"),
@@ -76,7 +80,11 @@ def read_textcaps(
 
 def _samples(task: str, folder: ImageFolder, annotations: Path, rows: Rows) -> Iterator[Sample]:
     captions_of: Counter[int | str] = Counter()
-    for caption in load_object(annotations).records("data", label="image_id"):
+    document = load_object(annotations)
+    check_said(document, "dataset_name", "textcaps", _MEND)
+    check_said(document, "dataset_version", "0.1", _MEND)
+    for caption in document.records("data", label="image_id"):
+        check_answered(caption, "caption_str")
         image_id = caption.identity("image_id")
         number = captions_of[image_id]
         captions_of[image_id] += 1

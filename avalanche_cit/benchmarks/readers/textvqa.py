@@ -14,9 +14,12 @@ import datasets
 
 from avalanche_cit.benchmarks.instruction_data import Sample
 from avalanche_cit.benchmarks.readers._common import ImageFolder, build, most_frequent
-from avalanche_cit.benchmarks.readers._records import load_object
+from avalanche_cit.benchmarks.readers._published import check_answered, check_said
+from avalanche_cit.benchmarks.readers._records import Record, load_object
 
 VERSION = 1
+
+_MEND = "get TextVQA 0.5.1 from https://textvqa.org/dataset/"
 
 
 def read_textvqa(
@@ -48,7 +51,8 @@ def read_textvqa(
         A data set with the columns of `instruction_data.FEATURES`.
 
     Raises:
-        UserError: A file or an image is missing, an image is not in the file of OCR tokens, or a record is malformed.
+        UserError: A file or an image is missing, an image is not in the file of OCR tokens, the annotations say that
+            they are of another version or data set, or a record is malformed or has no answers.
 
     Example:
         >>> len(read_textvqa(task="textvqa", images=Path("train_images"), annotations=Path("TextVQA_0.5.1_val.json"),
@@ -67,9 +71,23 @@ def read_textvqa(
     )
 
 
+def load_textvqa(annotations: Path) -> Iterator[Record]:
+    """Read the records of TextVQA's annotations, each of which has its answers.
+
+    Raises:
+        UserError: The file is missing or malformed, is of another version or data set, or has no answers.
+    """
+    document = load_object(annotations)
+    check_said(document, "dataset_name", "textvqa", _MEND)
+    check_said(document, "dataset_version", "0.5.1", _MEND)
+    for question in document.records("data", label="question_id"):
+        check_answered(question, "answers")
+        yield question
+
+
 def _samples(task: str, folder: ImageFolder, annotations: Path, ocr: Path | None) -> Iterator[Sample]:
     tokens_of = None if ocr is None else _tokens_by_image(ocr)
-    for question in load_object(annotations).records("data", label="question_id"):
+    for question in load_textvqa(annotations):
         answers = question.texts("answers")
         instruction = question.text("question")
         if tokens_of is not None:

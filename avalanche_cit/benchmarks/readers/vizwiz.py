@@ -14,6 +14,7 @@ import datasets
 
 from avalanche_cit.benchmarks.instruction_data import Sample
 from avalanche_cit.benchmarks.readers._common import ImageFolder, build, most_frequent
+from avalanche_cit.benchmarks.readers._published import check_answered
 from avalanche_cit.benchmarks.readers._records import load_list
 
 VERSION = 1
@@ -43,7 +44,7 @@ def read_vizwiz(
         A data set with the columns of `instruction_data.FEATURES`.
 
     Raises:
-        UserError: A file or an image is missing, or a record is malformed.
+        UserError: A file or an image is missing, or a record is malformed or has no answers.
 
     Example:
         >>> read_vizwiz(task="vizwiz", images=Path("val"), annotations=Path("val.json"),
@@ -65,6 +66,7 @@ def read_vizwiz(
 def _samples(task: str, folder: ImageFolder, annotations: Path) -> Iterator[Sample]:
     for question in load_list(annotations, label="image"):
         image = question.text("image")
+        check_answered(question, "answers")
         answers = question.texts_within("answers", "answer")
         yield Sample(
             id=image,

@@ -18,6 +18,8 @@ from avalanche_cit.benchmarks.readers._records import Record, load_object
 
 VERSION = 1
 
+_OF_VQA_V1 = "This is v1.0 of the VQA dataset."
+
 _PATTERNS = {
     "train2014": "COCO_train2014_{image_id:012d}.jpg",
     "val2014": "COCO_val2014_{image_id:012d}.jpg",
@@ -56,7 +58,8 @@ def read_vqa_v2(
         A data set with the columns of `instruction_data.FEATURES`.
 
     Raises:
-        UserError: A file or an image is missing, a question has no annotation, or a record is malformed.
+        UserError: A file or an image is missing, a file is of VQA v1, a question has no annotation, or a record is
+            malformed.
 
     Example:
         >>> len(read_vqa_v2(task="vqa", images=Path("val2014"), cache_dir=Path("cache"),
@@ -82,6 +85,7 @@ def _samples(
 ) -> Iterator[Sample]:
     annotation_of = _annotations_by_question(annotations)
     document = load_object(questions)
+    _check_version(document)
     if image_pattern is None:
         folder = ImageFolder(folder.root, _default_pattern(document), folder.image_roots)
     for question in document.records("questions", label="question_id"):
@@ -104,12 +108,23 @@ def _samples(
 
 def _annotations_by_question(path: Path) -> dict[int | str, Record]:
     by_question: dict[int | str, Record] = {}
-    for annotation in load_object(path).records("annotations", label="question_id"):
+    document = load_object(path)
+    _check_version(document)
+    for annotation in document.records("annotations", label="question_id"):
         question_id = annotation.identity("question_id")
         if question_id in by_question:
             raise annotation.error("is the second annotation of its question; remove one of them")
         by_question[question_id] = annotation
     return by_question
+
+
+def _check_version(document: Record) -> None:
+    """Refuse VQA v1, whose files have the same format. OK-VQA's version is 1.0 too, but not of VQA."""
+    info = document.fields.get("info")
+    if isinstance(info, dict) and info.get("description") == _OF_VQA_V1:
+        raise document.error(
+            f"the field 'info' says {_OF_VQA_V1!r}; get version 2.0 from https://visualqa.org/download.html"
+        )
 
 
 def _default_pattern(document: Record) -> str:
