@@ -13,7 +13,11 @@ from avalanche_cit.benchmarks.load import is_held_out, load_task, reader_options
 from avalanche_cit.evaluation.scores import SCORES
 
 PUBLISHED = [name for name in benchmark_names() if find_benchmark(name).drawn_by is None]
-NO_EXACT_COUNTS = {"ocrvqa"} | set(find_benchmark("mllm_cl_domain").tasks)
+NO_EXACT_COUNTS = {
+    "coin": {"vizwiz", "grounding", "vqav2", "ocrvqa"},
+    "mllm_cl_domain": set(find_benchmark("mllm_cl_domain").tasks),
+    "ucit": set[str](),
+}
 IMAGES = 100  # of each training split: as many as the rarest held-out share needs
 
 QUESTION = "Question: What is it? Short answer:"
@@ -29,13 +33,14 @@ PROMPTS = {
     "aokvqa": "Question: What is it? Options: (a) hat (b) cup (c) shoe (d) box Short answer:",
 }
 OF_LLAVA_JSON = "What is it?\nAnswer with one word."
+BOX = "[0.12,0.34,0.56,0.78]"
 
 
 # --- The files --------------------------------------------------------------------------------------------------------
 
 
 def test_which_benchmarks_there_are() -> None:
-    on_disk = ["cit1", "cit2", "cit_order2", "cit_order3", "cit_order4", "easy_vqa", "mllm_cl_domain", "ucit"]
+    on_disk = ["cit1", "cit2", "cit_order2", "cit_order3", "cit_order4", "coin", "easy_vqa", "mllm_cl_domain", "ucit"]
     assert on_disk == PUBLISHED
     drawn = ["digits", "mini_cit1", "mini_cit1_reversed", "mini_cit2", "mini_cit2_reversed"]
     assert benchmark_names() == sorted(on_disk + drawn)
@@ -57,7 +62,8 @@ def test_a_published_task_says_where_it_comes_from_and_what_to_expect(name: str)
         definition = found.definitions[task]
         assert definition.source is not None
         assert "https://" in definition.source
-        of_files = set() if task in NO_EXACT_COUNTS else {s for s in SPLITS if not is_held_out(definition, s)}
+        uncounted = task in NO_EXACT_COUNTS.get(name, {"ocrvqa"})
+        of_files = set() if uncounted else {s for s in SPLITS if not is_held_out(definition, s)}
         assert set(definition.expected) == of_files
 
 
@@ -84,6 +90,20 @@ def test_how_the_papers_tasks_are_scored() -> None:
         **dict.fromkeys(("ocrvqa", "gqa"), "exact_match"),
         "aokvqa": "multiple_choice",
     }
+
+
+def test_the_tasks_of_coin_in_its_order_and_how_they_are_scored() -> None:
+    found = find_benchmark("coin")
+    assert [(name, found.definitions[name].score) for name in found.tasks] == [
+        ("scienceqa", "multiple_choice"),
+        ("textvqa", "vqa_accuracy"),
+        ("imagenet", "exact_match"),
+        ("gqa", "exact_match"),
+        ("vizwiz", "exact_match"),
+        ("grounding", "grounding"),
+        ("vqav2", "exact_match"),
+        ("ocrvqa", "exact_match"),
+    ]
 
 
 def test_the_users_own_benchmark_in_the_documentation_is_right(tmp_path: Path) -> None:
@@ -163,15 +183,26 @@ def a_okvqa(definition: TaskDefinition, split: str, files: dict[str, Path]) -> l
 
 def llava_json(definition: TaskDefinition, split: str, files: dict[str, Path]) -> list[str]:
     names = [f"{definition.name}/train/{i}.jpg" for i in range(IMAGES)]
-    turns = [{"from": "human", "value": f"<image>\n{OF_LLAVA_JSON}"}, {"from": "gpt", "value": "cup"}]
-    dump(files["annotations"], [{"id": i, "image": name, "conversations": turns} for i, name in enumerate(names)])
+    answer = BOX if definition.score == "grounding" else "cup"
+    turns = [{"from": "human", "value": f"<image>\n{OF_LLAVA_JSON}"}, {"from": "gpt", "value": answer}]
+    records = [{"id": i, "image": name, "conversations": turns} for i, name in enumerate(names)]
+    if "skip_text_only" in files:
+        records.append({"id": -1, "conversations": [{**turns[0], "value": OF_LLAVA_JSON}, turns[1]]})
+    dump(files["annotations"], records)
     return names
 
 
 def llava_questions(definition: TaskDefinition, split: str, files: dict[str, Path]) -> list[str]:
     names = [f"{definition.name}/test/{i}.jpg" for i in range(2)]
-    fields = {"text": OF_LLAVA_JSON, "answer": "cup"}
-    dump(files["annotations"], [{**fields, "question_id": str(i), "image": name} for i, name in enumerate(names)])
+    answer = {"answer_bbox": BOX} if definition.score == "grounding" else {"answer": "cup"}
+    fields = {"text": OF_LLAVA_JSON, **answer}
+    records = [{**fields, "question_id": str(i), "image": name} for i, name in enumerate(names)]
+    if "skip_text_only" in files:
+        records.append({**fields, "question_id": "2"})
+    dump(files["annotations"], records)
+    if "answers" in files:
+        of_question = [{"question_id": i, "answers": ["cup"] * 9 + ["mug"]} for i in range(2)]
+        dump(files["answers"], {"dataset_name": "textvqa", "dataset_version": "0.5.1", "data": of_question})
     if "captions" in files:
         captions = [{"id": n, "image_id": n % 2, "caption": f"A cup {n}."} for n in range(4)]
         images = [{"id": i, "file_name": f"{i}.jpg"} for i in range(2)]
@@ -211,7 +242,7 @@ def write_data(found: BenchmarkFile, root: Path) -> None:
                     file.touch()
 
 
-@pytest.mark.parametrize("name", ["cit_order3", "ucit", "mllm_cl_domain"])
+@pytest.mark.parametrize("name", ["cit_order3", "coin", "ucit", "mllm_cl_domain"])
 def test_the_prompts_of_every_task(name: str, tmp_path: Path) -> None:
     found = find_benchmark(name)
     write_data(found, tmp_path / "data")
@@ -226,6 +257,20 @@ def test_the_prompts_of_every_task(name: str, tmp_path: Path) -> None:
             share = definition.splits["validation"][HELD_OUT]
             samples = len(task.train) + len(task.validation)
             assert len(task.validation) * share == samples
+
+
+def test_references_of_coin(tmp_path: Path) -> None:
+    found = find_benchmark("coin")
+    write_data(found, tmp_path / "data")
+    references = {}
+    for name in found.tasks:
+        task = load_task(found.definitions[name], data_root=tmp_path / "data", cache_dir=tmp_path / "cache")
+        assert (len(task.train) + len(task.validation), len(task.test)) == (IMAGES, 2)
+        references[name] = task.test["references"][0]
+        assert task.test["target"][0] == task.train["target"][0] == references[name][0]
+    assert references.pop("textvqa") == ["cup"] * 9 + ["mug"]
+    assert references.pop("grounding") == [BOX]
+    assert set(map(tuple, references.values())) == {("cup",)}
 
 
 def test_captions_are_scored_against_all_of_an_image_and_trained_on_one_by_one(tmp_path: Path) -> None:

@@ -71,6 +71,21 @@ def test_the_table_also_has_what_is_reported_beside_the_score(score, answers: Pa
     assert "4 answers" in out
 
 
+def test_boxes_are_scored_against_boxes_alone(score, tmp_path: Path):
+    file = tmp_path / "boxes.jsonl"
+    texts = ["[0, 0, 1, 0.6]", "b"]
+    lines = [{"id": i, "prediction": text, "references": ["[0, 0, 1, 1]"]} for i, text in enumerate(texts)]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    status, out, err = score("--score", "grounding", "--predictions", file, "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == {"score": "grounding", "corpus": 50.0, "per_sample": [100.0, 0.0]}
+
+    file.write_text(json.dumps({**lines[0], "references": ["on the left"]}))
+    status, out, err = score("--score", "grounding", "--predictions", file)
+    assert (status, out) == (2, "")
+    assert err == "error: sample 0 (counted from 0): the reference 'on the left' is no box [x1, y1, x2, y2]\n"
+
+
 GOOD = json.dumps(LINES[0])
 
 

@@ -15,7 +15,8 @@ from avalanche_cit.evaluation.scores.anls import anls
 from avalanche_cit.evaluation.scores.bleu4 import bleu4
 from avalanche_cit.evaluation.scores.cider import cider, cider_x10
 from avalanche_cit.evaluation.scores.exact_match import exact_match, exact_match_raw
-from avalanche_cit.evaluation.scores.instruction_following import as_caption, as_option_letter, as_short_answer
+from avalanche_cit.evaluation.scores.grounding import grounding, grounding_tolerant
+from avalanche_cit.evaluation.scores.instruction_following import as_box, as_caption, as_option_letter, as_short_answer
 from avalanche_cit.evaluation.scores.multiple_choice import multiple_choice, multiple_choice_tolerant
 from avalanche_cit.evaluation.scores.rouge_l import rouge_l
 from avalanche_cit.evaluation.scores.score import Score, ScoreFunction, ScoreResult
@@ -32,6 +33,7 @@ _ALL = (
     Score("exact_match", exact_match, as_short_answer, tolerant(exact_match), ("token_f1",)),
     Score("exact_match_raw", exact_match_raw, as_short_answer, tolerant(exact_match_raw), ("token_f1",)),
     Score("multiple_choice", multiple_choice, as_option_letter, multiple_choice_tolerant, ("token_f1",)),
+    Score("grounding", grounding, as_box, grounding_tolerant, ("exact_match_raw",)),
     Score("anls", anls, as_short_answer, tolerant(anls), ("token_f1",)),
     Score("token_f1", token_f1, as_short_answer, None, ("exact_match_raw",)),
     Score("cider", cider, as_caption, None, _CAPTION),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from avalanche_cit.evaluation.scores.caption_tokens import is_abbreviation
+from avalanche_cit.evaluation.scores.grounding import box_of
 from avalanche_cit.evaluation.scores.multiple_choice import option_letter
 from avalanche_cit.evaluation.scores.score import Choices, ScoreResult, paired
 from avalanche_cit.evaluation.scores.tolerant import ANSWER_PREFIX
@@ -62,6 +63,24 @@ def as_option_letter(predictions: list[str], references: list[list[str]], choice
     """
     samples = zip(paired(predictions, references), choices, strict=True)
     return ScoreResult.mean_of([100.0 * _is_letter(text, right[0], given) for (text, right), given in samples])
+
+
+def as_box(predictions: list[str], references: list[list[str]], choices: Choices) -> ScoreResult:
+    """Score 100 where the answer is a box ``[x1, y1, x2, y2]`` as `grounding` takes it, and nothing else, else 0.
+
+    Args:
+        predictions: N answers.
+        references: N lists of boxes, of which nothing is used.
+        choices: Not used.
+
+    Raises:
+        UserError: There is nothing to score, or a sample has no reference.
+
+    Example:
+        >>> as_box(["[0, 0.5, 1, 1]", "on the left"], [["[0, 0, 1, 1]"]] * 2, [None] * 2).per_sample
+        [100.0, 0.0]
+    """
+    return ScoreResult.mean_of([100.0 * (box_of(text) is not None) for text, _ in paired(predictions, references)])
 
 
 def as_caption(predictions: list[str], references: list[list[str]], choices: Choices) -> ScoreResult:

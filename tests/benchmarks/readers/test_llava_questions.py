@@ -71,3 +71,54 @@ def test_ids_that_repeat_are_numbered(workspace, given):
     rows = workspace.rows("llava_questions", {"annotations": [record, {**record, "answer": "Soup."}]})
 
     assert [(row["id"], row["target"]) for row in rows] == [("00000003_0", "A can of soup."), ("00000003_1", "Soup.")]
+
+
+def test_the_answer_may_be_in_another_field(workspace, given):
+    """The boxes of CoIN's grounding task."""
+    (record,) = given.documents["annotations"]
+    del record["answer"]
+    record |= {"answer_bbox": "[0.1,0.2,0.5,1.0]", "size": [640, 480]}
+    documents = {"annotations": [record]}
+
+    (row,) = workspace.rows("llava_questions", documents, answer_field="answer_bbox")
+
+    assert (row["target"], row["references"]) == ("[0.1,0.2,0.5,1.0]", ["[0.1,0.2,0.5,1.0]"])
+    with pytest.raises(UserError, match=r"record\[0\] .*: the field 'answer' is missing"):
+        workspace.read("llava_questions", documents)
+
+
+@pytest.fixture
+def of_textvqa(workspace, given, example):
+    """CoIN's questions of TextVQA: the most frequent answer, beside TextVQA's own file with all."""
+    (record,) = given.documents["annotations"]
+    return {
+        "annotations": [{**record, "question_id": "34602", "answer": "halt"}],
+        "answers": example("textvqa").documents["annotations"],
+    }
+
+
+def test_answers_are_the_references_of_their_question(workspace, of_textvqa):
+    (row,) = workspace.rows("llava_questions", of_textvqa)
+
+    assert (row["id"], row["target"], row["references"]) == ("34602", "halt", ["stop", "halt", "halt"])
+
+
+def test_a_question_without_answers_is_named(workspace, of_textvqa):
+    of_textvqa["answers"]["data"][0]["question_id"] = 5
+
+    with pytest.raises(UserError, match=r"\(question_id '34602'\): has no answers in .*answers\.json; give the"):
+        workspace.read("llava_questions", of_textvqa)
+
+
+def test_answers_of_another_version_are_refused(workspace, of_textvqa):
+    of_textvqa["answers"]["dataset_version"] = "0.5"
+
+    with pytest.raises(UserError, match=r"answers\.json: the field 'dataset_version' is '0\.5', not '0\.5\.1'"):
+        workspace.read("llava_questions", of_textvqa)
+
+
+def test_captions_and_answers_are_not_given_together(workspace, given, of_textvqa):
+    documents = {**of_textvqa, "captions": given.documents["captions"]}
+
+    with pytest.raises(UserError, match="has references in both 'captions' and 'answers'; leave one of them out"):
+        workspace.read("llava_questions", documents)

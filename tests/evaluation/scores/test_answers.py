@@ -145,8 +145,8 @@ def test_tolerant_forms():
     references=st.lists(st.sampled_from(["a", "b", "it is b.", "B"]), min_size=1, max_size=4),
 )
 def test_tolerant_is_never_below_strict(prediction, references):
-    for score in SCORES.values():
-        if score.tolerant:
+    for name, score in SCORES.items():
+        if score.tolerant and name != "grounding":  # whose references are boxes
             strict = score.function([prediction], [references], [["b", "a"]]).corpus
             assert score.tolerant([prediction], [references], [["b", "a"]]).corpus >= strict
 

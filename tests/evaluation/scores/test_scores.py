@@ -28,6 +28,8 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 @pytest.mark.parametrize("name", SCORES)
 def test_every_score_and_what_stands_beside_it_has_one_shape(name):
     references = [["a red dog", "a dog"], ["two blue cats"], ["b"]]
+    if name == "grounding":
+        references = [["[0, 0, 1, 1]"]] * 3
     for each, function in {name: SCORES[name].function, **beside(SCORES[name])}.items():
         result = function(["a red dog", "something else", "b"], references, [None, None, ["x", "y"]])
         assert [type(value) for value in [*result.per_sample, result.corpus]] == [float] * 4
@@ -45,6 +47,7 @@ ANSWERS = ["A dog runs on grass.", "Two dogs.", "(b)", "No. 5?", "two brown dogs
     [
         (("vqa_accuracy", "exact_match", "exact_match_raw", "anls", "token_f1"), [100, 100, 100, 100, 100]),
         (("multiple_choice",), [0, 0, 100, 0, 0]),
+        (("grounding",), [0, 0, 0, 0, 0]),
         (("cider", "cider_x10", "bleu4", "rouge_l"), [100, 0, 0, 0, 100]),
     ],
 )
