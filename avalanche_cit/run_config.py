@@ -15,7 +15,8 @@ from jsonargparse import ActionYesNo
 from avalanche_cit.benchmarks.catalogue import MINI_SIZES, find_benchmark
 from avalanche_cit.command_line import Parser, add_image_root
 from avalanche_cit.errors import UserError, unknown_name
-from avalanche_cit.models.lmm import model_folder
+from avalanche_cit.models.loading import model_folder
+from avalanche_cit.models.plain_options import family_of, lora_config, quantization_config
 from avalanche_cit.similarity.fusion import FUSIONS
 from avalanche_cit.training.plugins.weighting import WEIGHTINGS
 
@@ -44,6 +45,9 @@ STREAMS = ("test", "validation")
 
 ON_BAD_SAMPLE = ("fail", "skip")
 """What to do with a sample whose image cannot be read."""
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+"""Data types of a model's weights."""
 
 LAMBDAS = {
     "lwf": 1.0,
@@ -84,6 +88,8 @@ QUICK = {"train_samples": 96, "validation_samples": 16, "test_samples": 24, "epo
 SWITCHES = {
     "task0": "evaluate task 0's members too",
     "bf16": "forward passes in bfloat16",
+    "gradient_checkpointing": "compute activations anew in the backward pass instead of keeping them",
+    "trust_remote_code": "run code that comes with the model",
     "per_sample": "estimate importance per sample (slow) or per batch",
     "rescale": "TIR: scale the weighted importance back to the sum of the unweighted one",
     "cache_features": "keep the frozen vision tower's features in memory",
@@ -111,12 +117,16 @@ class RunConfig:
         validation_samples: Validation samples per task; None: 200, or all.
         test_samples: Test samples per task; None: 200, or all.
         trainable: What is tuned: bridge, projection, language, all, or a list of patterns of parameter names; None:
-            the projection for EProj and seqft_projection, else the bridge.
+            the projection for EProj and seqft_projection, nothing beside LoRA where lora is given, else the bridge.
+        lora: Options of peft's LoraConfig, such as ``{r: 16, lora_alpha: 32}``; without target_modules, adapters are
+            put on every linear layer of the language model.
+        modules: For an architecture that is not known by itself: the names of its modules, ``{vision: ..., projection:
+            ..., bridge: [...], language: ...}``.
         epochs: Epochs per task.
         batch_size: Samples per optimizer step.
         micro_batch_size: Samples per forward pass; None: the whole batch.
         eval_batch_size: Samples per batch of generation.
-        lr: Peak learning rate of AdamW; None: 5e-3 where the projection alone is tuned, else 1e-3.
+        lr: Peak learning rate of AdamW; None: 5e-3 where the projection alone is tuned, 2e-4 with LoRA, else 1e-3.
         weight_decay: Weight decay of AdamW, none on norms and biases.
         warmup: Share of each task's steps that warm the learning rate up; a cosine to zero follows.
         max_grad_norm: Gradients are clipped to this norm.
@@ -135,6 +145,10 @@ class RunConfig:
         text_encoder: token_embedding, or sentence_transformers:NAME_OR_FOLDER.
         bf16: Run forward passes in bfloat16.
         dtype: Data type of the model's weights.
+        quantization: 4bit or 8bit, by bitsandbytes: the frozen weights of a model that LoRA adapters are tuned on.
+        gradient_checkpointing: Compute activations anew in the backward pass instead of keeping them.
+        device_map: How transformers spreads the model over devices, such as auto; None: all on `device`.
+        trust_remote_code: Run code that comes with the model.
         device: cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.
         threads: CPU threads; None leaves torch's choice. The bits of a result depend on it.
         workers: Processes that load data; 0 loads in the main one.
@@ -155,6 +169,8 @@ class RunConfig:
     validation_samples: int | None = None
     test_samples: int | None = None
     trainable: str | list[str] | None = None
+    lora: dict[str, Any] | None = None
+    modules: dict[str, Any] | None = None
     epochs: int = 3
     batch_size: int = 64
     micro_batch_size: int | None = None
@@ -178,6 +194,10 @@ class RunConfig:
     text_encoder: str = "token_embedding"
     bf16: bool = False
     dtype: str = "float32"
+    quantization: str | None = None
+    gradient_checkpointing: bool = False
+    device_map: str | None = None
+    trust_remote_code: bool = False
     device: str = "auto"
     threads: int | None = None
     workers: int = 0
@@ -237,8 +257,15 @@ class RunConfig:
         ):
             if chosen not in known:
                 raise unknown_name(name, chosen, known)
+        if self.dtype not in DTYPES:
+            raise unknown_name("dtype", self.dtype, DTYPES)
+        lora_config(self.lora)
+        family_of(self.modules)
+        quantization_config(self.quantization, self.dtype)
         if self.strategy in OF_THE_PROJECTION and self.trainable not in (None, "projection"):
             raise UserError(f"strategy '{self.strategy}' tunes the projection: leave --trainable away")
+        if self.strategy in OF_THE_PROJECTION and self.lora is not None:
+            raise UserError(f"strategy '{self.strategy}' tunes the projection: leave --lora away")
         task0 = self.task0 if self.task0 is not None else bool(found.task0) and self.model not in BASE_STARTS
         if task0 and not found.task0:
             raise UserError(f"benchmark '{self.benchmark}' has no task 0: leave --task0 away")
@@ -249,12 +276,22 @@ class RunConfig:
             train_samples=sizes["train"],
             validation_samples=sizes["validation"],
             test_samples=sizes["test"],
-            trainable=self.trainable or ("projection" if self.strategy in OF_THE_PROJECTION else "bridge"),
-            lr=self.lr if self.lr is not None else (5e-3 if self.strategy in OF_THE_PROJECTION else 1e-3),
+            trainable=self.trainable or self._default_trainable(),
+            lr=self.lr if self.lr is not None else self._default_lr(),
             lambda_=self.lambda_ if self.lambda_ is not None else LAMBDAS.get(self.strategy),
             device=device if self.device == "auto" else self.device,
             threads=self.threads if self.threads is not None else torch.get_num_threads(),
         )
+
+    def _default_trainable(self) -> str | None:
+        if self.strategy in OF_THE_PROJECTION:
+            return "projection"
+        return "bridge" if self.lora is None else None
+
+    def _default_lr(self) -> float:
+        if self.strategy in OF_THE_PROJECTION:
+            return 5e-3
+        return 1e-3 if self.lora is None else 2e-4
 
     def plain(self) -> dict[str, Any]:
         """Return the configuration as plain values, as they stand in ``config.yaml``."""

@@ -30,6 +30,7 @@ from avalanche_cit.logging.report import write_report
 from avalanche_cit.logging.run_directory import RunDirectory
 from avalanche_cit.models.frozen_prefix import VisionFeatures
 from avalanche_cit.models.lmm import LMM
+from avalanche_cit.models.plain_options import family_of, lora_config, quantization_config
 from avalanche_cit.run_config import STRATEGIES, RunConfig, defaults
 from avalanche_cit.similarity import SeenTasks, TextEncoder, embedding_cache, make_image_encoder, make_text_encoder
 from avalanche_cit.training.methods import (
@@ -73,7 +74,16 @@ def run(config: RunConfig, folder: Path, *, vision_features: VisionFeatures | No
     benchmark = instruction_benchmark(sequence, task0)
     features = (vision_features or VisionFeatures()) if config.cache_features else None
     model = LMM.from_pretrained(
-        config.model, trainable=config.trainable or "bridge", dtype=config.dtype, vision_features=features
+        config.model,
+        trainable=config.trainable,
+        lora=lora_config(config.lora),
+        family=family_of(config.modules),
+        dtype=config.dtype,
+        gradient_checkpointing=config.gradient_checkpointing,
+        device_map=config.device_map,
+        quantization_config=quantization_config(config.quantization, config.dtype),
+        trust_remote_code=config.trust_remote_code,
+        vision_features=features,
     )
     _say_what_is_new(model, sequence)
     matrix = ForgettingMatrix(benchmark, stream=config.stream, predictions=directory.predictions)
@@ -285,7 +295,7 @@ def _batches(config: RunConfig, benchmark: CLScenario) -> int:
 
 def _say_what_is_new(model: LMM, tasks: list[Task]) -> None:
     """Warn where a frozen language model is asked to say what it may never have learned to say."""
-    if any(weight.requires_grad for weight in model.hf.language_model.parameters()):
+    if not model.language_is_frozen:
         return
     for task in tasks:
         share = model.spelled_share(task.train["target"][:200])

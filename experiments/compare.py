@@ -44,7 +44,7 @@ from avalanche_cit.logging.plots import plot_comparison, save_figure
 from avalanche_cit.logging.report import NAMES, write_report
 from avalanche_cit.logging.run_directory import RunDirectory
 from avalanche_cit.models.frozen_prefix import VisionFeatures
-from avalanche_cit.models.lmm import SHIPPED
+from avalanche_cit.models.loading import SHIPPED
 from avalanche_cit.run_config import STRATEGIES, RunConfig, add_run_options, check_has_option, defaults, quickened
 from avalanche_cit.runner import run
 

@@ -32,7 +32,7 @@ from avalanche_cit.errors import UserError
 from avalanche_cit.evaluation.scores import SCORES
 from avalanche_cit.logging.contact_sheet import contact_sheet
 from avalanche_cit.logging.plots import save_figure
-from avalanche_cit.models.lmm import model_folder
+from avalanche_cit.models.loading import model_folder
 
 STATUS = {0: "clean", 1: "warnings", 2: "errors"}
 

@@ -4,7 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from avalanche_cit.models.lmm import SHIPPED
+from avalanche_cit.models.loading import SHIPPED
 from avalanche_cit.run_config import STRATEGIES
 
 ROOT = Path(__file__).parents[1]

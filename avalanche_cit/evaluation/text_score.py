@@ -16,7 +16,7 @@ from avalanche.evaluation.metric_results import MetricValue
 from avalanche.evaluation.metric_utils import get_metric_name, stream_type
 from avalanche.evaluation.metrics.forgetting_bwt import Forgetting
 
-from avalanche_cit.benchmarks.collator import InstructionBatch
+from avalanche_cit.benchmarks.batch import InstructionBatch
 from avalanche_cit.benchmarks.scenario import task_name
 from avalanche_cit.evaluation.matrix_file import Cells, MatrixFile
 from avalanche_cit.evaluation.scores import beside, get_score
@@ -193,7 +193,7 @@ class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
 
 def routed_answers(model: Any, batch: InstructionBatch, answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add what a model with experts chose for each sample, what was right, and the answer of the right expert."""
-    chosen, right = list(model.router.projection.chosen), model.router.right(batch)
+    chosen, right = list(model.router.chosen), model.router.right(batch)
     routes: list[dict[str, Any]] = [{"expert": expert, "right": None} for expert in chosen]
     if right is not None:
         oracle = [answer["prediction"] for answer in answers]

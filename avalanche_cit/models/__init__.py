@@ -1,6 +1,7 @@
 """Large multimodal models as Avalanche models."""
 
+from avalanche_cit.models.families import FAMILIES, Family
 from avalanche_cit.models.frozen_prefix import VisionFeatures
 from avalanche_cit.models.lmm import LMM
 
-__all__ = ["LMM", "VisionFeatures"]
+__all__ = ["FAMILIES", "LMM", "Family", "VisionFeatures"]

@@ -7,7 +7,8 @@ one for instructions, that point to its expert. A sample goes to the expert of t
 
     cos(q_image, k_image) + cos(q_instruction, k_instruction)
 
-over the keys of trained experts (ours), each sample of a batch for itself (ours).
+over the keys of trained experts (ours), each sample of a batch for itself (ours). The samples of a batch pass through
+the model in groups of one expert, so that any family's projection will do, whatever it makes of a batch.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from avalanche.models import DynamicModule
 from torch import Tensor, nn
 
-from avalanche_cit.benchmarks.collator import InstructionBatch
+from avalanche_cit.benchmarks.batch import InstructionBatch
 from avalanche_cit.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def best_key(queries: Tensor) -> Tensor:
 
 
 class ExpandableProjection(DynamicModule):  # type: ignore[misc]
-    """Stands in the place of a model's projection, and applies to each sample the expert chosen for it.
+    """Stands in the place of a model's projection, and applies the expert that is active.
 
     Args:
         original: The start model's projection; frozen from now on.
@@ -71,30 +72,12 @@ class ExpandableProjection(DynamicModule):  # type: ignore[misc]
         self.key_tasks: list[str] = []
         self.expert_of: dict[str, int] = {}
         self.trained = {ORIGINAL}
-        self.chosen: list[int] | None = None
+        self.active = ORIGINAL
         self._planned: str | None = None
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Project (B, Q, D) to the language model's width, each sample by its own expert.
-
-        Raises:
-            RuntimeError: The experts were chosen for another number of samples.
-        """
-        chosen = self.chosen or [ORIGINAL]
-        if len(set(chosen)) == 1:
-            whole: Tensor = self.experts[chosen[0]](hidden)
-            return whole
-        if len(chosen) != len(hidden):
-            raise RuntimeError(f"experts were chosen for {len(chosen)} samples, but {len(hidden)} came")
-        projected: Tensor | None = None
-        for expert in sorted(set(chosen)):
-            rows = torch.tensor([i for i, other in enumerate(chosen) if other == expert], device=hidden.device)
-            part = self.experts[expert](hidden.index_select(0, rows))
-            if projected is None:
-                projected = part.new_zeros(len(hidden), *part.shape[1:])
-            projected = projected.index_copy(0, rows, part)
-        assert projected is not None
-        return projected
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Project with the active expert, whatever the model's own projection takes and returns."""
+        return self.experts[self.active](*args, **kwargs)
 
     def route(self, image: Tensor, text: Tensor) -> list[int]:
         """Choose an expert for each sample by its queries (B, D) and (B, E); no task id is needed."""
@@ -148,7 +131,7 @@ class Router:
     """
 
     def __init__(self, model: LMM, encode_text: EncodeText) -> None:
-        name = model.family.projection[0]
+        name = model.family.projection
         projection: nn.Module = model.hf.get_submodule(name)
         own = {f"hf.{name}.{key}" for key, _ in projection.named_parameters()}
         if set(model.trainable_state()) != own:
@@ -159,12 +142,21 @@ class Router:
         self.encode_text = encode_text
         self.projection = ExpandableProjection(projection)
         self.learning: int | None = None
+        self.chosen: list[int] = []
         self._oracle = False
-        setattr(model.hf, name, self.projection)
+        model.hf.set_submodule(name, self.projection)
         model.router = self
 
+    def groups(self, batch: InstructionBatch) -> Iterator[tuple[list[int], InstructionBatch]]:
+        """Cut a batch into a part per expert, each with its samples' places; the part's expert is active meanwhile."""
+        chosen = self.choose(batch)
+        for expert in sorted(set(chosen)):
+            places = [place for place, other in enumerate(chosen) if other == expert]
+            self.projection.active = expert
+            yield places, batch if len(places) == len(batch) else batch.select(places)
+
     def choose(self, batch: InstructionBatch) -> list[int]:
-        """Choose the experts that the model's next pass applies, one per sample."""
+        """Choose the expert of each sample, and keep the choice at `chosen`."""
         right = self.right(batch)
         if self.learning is not None and self.model.training:
             chosen = [self.learning] * len(batch)
@@ -172,7 +164,7 @@ class Router:
             chosen = right
         else:
             chosen = self.projection.route(*self.queries(batch))
-        self.projection.chosen = chosen
+        self.chosen = chosen
         return chosen
 
     def right(self, batch: InstructionBatch) -> list[int] | None:

@@ -1,11 +1,14 @@
-"""Facts about model families: which modules are vision tower, bridge and language model.
+"""Facts about model families: which modules are vision tower, bridge and language model, and how they are asked.
 
-Facts only. What is done with them is in `lmm.py`.
+Facts only. What is done with them is in `trainable.py` and `lmm.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+PromptStyle = Literal["qformer", "chat", "prefix"]
 
 
 @dataclass(frozen=True)
@@ -14,31 +17,82 @@ class Family:
 
     Attributes:
         vision: The vision tower.
-        projection: What maps into the language model's width.
-        bridge: All between tower and language model; what is tuned by default.
+        projection: The module that maps into the language model's width; what EProj copies per task.
+        bridge: All between tower and language model; what is tuned by default, where no LoRA is asked for.
         language: The language model.
+        prompt: How the model is asked: ``"qformer"`` (image tokens, then the prompt), ``"chat"`` (the processor's chat
+            template) or ``"prefix"`` (PaliGemma).
         inert: Patterns of bridge parameters that no loss ever reaches; they stay frozen, or weight decay would
-            shrink them for nothing.
+            shrink them for nothing. ``{last}`` is the Q-Former's last layer.
     """
 
     vision: str
-    projection: tuple[str, ...]
+    projection: str
     bridge: tuple[str, ...]
     language: str
+    prompt: PromptStyle = "chat"
     inert: tuple[str, ...] = ()
 
+
+_LLAVA = Family(
+    vision="model.vision_tower",
+    projection="model.multi_modal_projector",
+    bridge=("model.multi_modal_projector",),
+    language="model.language_model",
+)
+_QWEN_VL = Family(
+    vision="model.visual",
+    projection="model.visual.merger",
+    bridge=("model.visual.merger",),
+    language="model.language_model",
+)
+_IDEFICS3 = Family(
+    vision="model.vision_model",
+    projection="model.connector",
+    bridge=("model.connector",),
+    language="model.text_model",
+)
 
 FAMILIES = {
     "instructblip": Family(
         vision="vision_model",
-        projection=("language_projection",),
+        projection="language_projection",
         bridge=("query_tokens", "qformer", "language_projection"),
         language="language_model",
+        prompt="qformer",
         # the text branch of the Q-Former's last layer: only query positions are read from it
         inert=(
             "qformer.encoder.layer.{last}.intermediate.",
             "qformer.encoder.layer.{last}.output.",
         ),
     ),
+    "blip-2": Family(
+        vision="vision_model",
+        projection="language_projection",
+        bridge=("query_tokens", "qformer", "language_projection"),
+        language="language_model",
+        prompt="qformer",
+    ),
+    "llava": _LLAVA,
+    "llava_onevision": _LLAVA,
+    "qwen2_vl": _QWEN_VL,
+    "qwen2_5_vl": _QWEN_VL,
+    "qwen3_vl": Family(
+        vision="model.visual",
+        projection="model.visual.merger",
+        bridge=("model.visual.merger", "model.visual.deepstack_merger_list"),
+        language="model.language_model",
+    ),
+    "idefics3": _IDEFICS3,
+    "smolvlm": _IDEFICS3,
+    "paligemma": Family(
+        vision="model.vision_tower",
+        projection="model.multi_modal_projector",
+        bridge=("model.multi_modal_projector",),
+        language="model.language_model",
+        prompt="prefix",
+    ),
+    "gemma3": _LLAVA,
+    "internvl": _LLAVA,
 }
 """Families by ``model_type`` of the stock configuration."""

@@ -2,47 +2,56 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Sequence
-from importlib import resources
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from avalanche.models import DynamicModule
-from safetensors import SafetensorError
+from peft import LoraConfig
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-from avalanche_cit.benchmarks.collator import IGNORED, InstructionBatch, InstructionCollator, image_key
+from avalanche_cit.benchmarks.batch import IGNORED, InstructionBatch
+from avalanche_cit.benchmarks.chat_collator import ChatCollator, PrefixCollator
+from avalanche_cit.benchmarks.collator import InstructionCollator, TextLimits, image_key
+from avalanche_cit.benchmarks.qformer_collator import QFormerCollator
 from avalanche_cit.errors import UserError, unknown_name
 from avalanche_cit.models.expandable_projection import Router
 from avalanche_cit.models.families import FAMILIES, Family
 from avalanche_cit.models.frozen_prefix import FeaturesOrPixels, VisionFeatures, tower_features
-
-SHIPPED = ("tiny-base", "tiny-instruct")
-"""Models that come with the package."""
-
-Trainable = str | Sequence[str]
+from avalanche_cit.models.loading import load_stock
+from avalanche_cit.models.out_of_memory import halving
+from avalanche_cit.models.saving import check_can_be_saved, upload
+from avalanche_cit.models.trainable import Trainable, checkpoint_activations, select_trainable, set_training
 
 
 class LMM(DynamicModule):  # type: ignore[misc]
     """A large multimodal model whose trainable part is tuned task after task.
 
     Everything but the trainable part is frozen and kept in evaluation mode. The model itself is the stock
-    transformers model, unchanged, at `hf`.
+    transformers model, unchanged but for LoRA adapters that peft puts into it, at `hf`.
 
     Args:
         hf: The stock model.
         processor: Its stock processor.
-        trainable: What is tuned: ``"bridge"`` (InstructBLIP: query tokens, Q-Former and projection, as in the
-            paper), ``"projection"``, ``"language"``, ``"all"``, or a list of patterns of parameter names such as
-            ``["language_model.*.layer_norm.weight"]``.
-        vision_features: Where to keep the vision tower's features between uses; None computes them every time.
+        trainable: What is tuned: ``"bridge"`` (all between vision tower and language model; InstructBLIP: query
+            tokens, Q-Former and projection, as in the paper), ``"projection"``, ``"language"``, ``"all"``, or a list
+            of patterns of parameter names such as ``["language_model.*.layer_norm.weight"]``. None: the bridge, or
+            nothing beside LoRA where LoRA is given.
+        lora: A peft configuration of adapters to tune; without ``target_modules`` they are put on every linear layer
+            of the language model.
+        family: The names of the model's modules, for an architecture that is not one of `FAMILIES`. Left away, such a
+            model is tuned by patterns of names, and whatever needs to know its modules is refused.
+        gradient_checkpointing: Compute activations anew in the backward pass instead of keeping them.
+        vision_features: Where to keep the vision tower's features between uses; None computes them every time. Used
+            by BLIP-2 and InstructBLIP with a frozen tower; other families compute them every time.
 
     Raises:
-        UserError: The architecture is not known, or `trainable` names nothing.
+        UserError: The architecture is not known and has no chat template, or what is to be tuned names nothing.
 
     Example:
         >>> model = LMM.from_pretrained("tiny-base")
@@ -58,22 +67,28 @@ class LMM(DynamicModule):  # type: ignore[misc]
         hf: Any,
         processor: Any,
         *,
-        trainable: Trainable = "bridge",
+        trainable: Trainable | None = None,
+        lora: LoraConfig | None = None,
+        family: Family | None = None,
+        gradient_checkpointing: bool = False,
         vision_features: VisionFeatures | None = None,
     ) -> None:
         super().__init__()
         self.hf = hf
         self.processor = processor
-        self.family = _family(hf.config.model_type)
-        self.encoder_decoder: bool = bool(hf.language_model.config.is_encoder_decoder)
-        self._select_trainable(trainable)
-        self.vision_features = self._cache(vision_features)
-        self.collator = InstructionCollator(
-            processor,
-            encoder_decoder=self.encoder_decoder,
-            max_text_tokens=hf.config.qformer_config.max_position_embeddings,
-            known_images=() if self.vision_features is None else self.vision_features,
+        self._family = family or FAMILIES.get(hf.config.model_type)
+        if self._family is None and not processor.chat_template:
+            raise unknown_name("model architecture without a chat template", hf.config.model_type, FAMILIES)
+        text_config = hf.config.get_text_config()
+        self.encoder_decoder: bool = bool(text_config.is_encoder_decoder)
+        self.limits = TextLimits(
+            max_tokens=text_config.to_dict().get("max_position_embeddings"), end_tokens=_end_tokens(hf, processor)
         )
+        select_trainable(hf, self._family, trainable, lora)
+        if gradient_checkpointing:
+            checkpoint_activations(hf)
+        self.vision_features = self._cache(vision_features)
+        self.collator = self._make_collator()
         self.router: Router | None = None
         self.train(False)
 
@@ -82,36 +97,91 @@ class LMM(DynamicModule):  # type: ignore[misc]
         cls,
         name_or_folder: str | Path,
         *,
-        trainable: Trainable = "bridge",
+        trainable: Trainable | None = None,
+        lora: LoraConfig | None = None,
+        family: Family | None = None,
         dtype: str | torch.dtype = "float32",
+        gradient_checkpointing: bool = False,
+        device_map: Any = None,
+        quantization_config: Any = None,
+        trust_remote_code: bool = False,
         vision_features: VisionFeatures | None = None,
     ) -> LMM:
         """Load a model that ships with the package, lies in a folder, or has a name on the hub.
 
         Args:
             name_or_folder: ``"tiny-base"``, ``"tiny-instruct"``, a folder, or a hub name.
-            trainable: See the class.
+            trainable, lora, family, gradient_checkpointing, vision_features: See the class.
             dtype: Data type of the weights.
-            vision_features: See the class.
+            device_map: How transformers spreads the model over devices; such a model stays where it is.
+            quantization_config: How transformers quantises the model; such a model stays as it is.
+            trust_remote_code: Run code that comes with the model.
 
         Raises:
-            UserError: Nothing can be loaded under that name.
+            UserError: Nothing can be loaded under that name; see the class for more.
+
+        Example:
+            >>> model = LMM.from_pretrained("Qwen/Qwen2.5-VL-3B-Instruct", dtype="bfloat16", lora=LoraConfig(r=16))
         """
-        source = model_folder(name_or_folder)
-        try:
-            config = AutoConfig.from_pretrained(source)
-            _family(config.model_type)
-            processor = AutoProcessor.from_pretrained(source)
-            hf = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype)
-        except UserError:
-            raise
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0]
+        hf, processor = load_stock(
+            name_or_folder,
+            dtype=dtype,
+            device_map=device_map,
+            quantization_config=quantization_config,
+            trust_remote_code=trust_remote_code,
+        )
+        return cls(
+            hf,
+            processor,
+            trainable=trainable,
+            lora=lora,
+            family=family,
+            gradient_checkpointing=gradient_checkpointing,
+            vision_features=vision_features,
+        )
+
+    @property
+    def family(self) -> Family:
+        """The names of the model's modules.
+
+        Raises:
+            UserError: The architecture is not known, and the names were not given.
+        """
+        if self._family is None:
             raise UserError(
-                f"cannot load the model '{name_or_folder}': {reason} "
-                f"(shipped: {', '.join(SHIPPED)}; or a folder, or a name on the hub)"
-            ) from error
-        return cls(hf, processor, trainable=trainable, vision_features=vision_features)
+                f"the modules of the architecture '{self.hf.config.model_type}' are not known: name them with family= "
+                f"(known: {', '.join(FAMILIES)})"
+            )
+        return self._family
+
+    @property
+    def vision_tower(self) -> nn.Module:
+        """The stock vision tower."""
+        tower: nn.Module = self.hf.get_submodule(self.family.vision)
+        return tower.tower if isinstance(tower, FeaturesOrPixels) else tower
+
+    def tower_weights(self) -> dict[str, Tensor]:
+        """Return the weights and buffers that `embed_images` depends on, by name.
+
+        Those of the tower, without the parts of the bridge that lie within it (Qwen-VL's mergers).
+        """
+        vision = f"{self.family.vision}."
+        within = tuple(f"{name[len(vision) :]}." for name in self.family.bridge if name.startswith(vision))
+        tower = dict(chain(self.vision_tower.named_parameters(), self.vision_tower.named_buffers()))
+        return {name: weight for name, weight in tower.items() if not name.startswith(within)}
+
+    @property
+    def language_model(self) -> nn.Module:
+        """The stock language model inside."""
+        language: nn.Module = self.hf.get_submodule(self.family.language)
+        return language
+
+    @property
+    def language_is_frozen(self) -> bool:
+        """Whether the language model is known to stay as it is."""
+        if self._family is None:
+            return False
+        return not any(weight.requires_grad for weight in self.language_model.parameters())
 
     @property
     def device(self) -> torch.device:
@@ -122,62 +192,61 @@ class LMM(DynamicModule):  # type: ignore[misc]
 
     def forward(self, batch: InstructionBatch) -> Tensor:
         """Return logits (B, V, L) aligned with ``batch.labels`` (B, L), zero where there is no label."""
-        labels = batch.labels
-        if self.router is not None:
-            self.router.choose(batch)
-        if self.encoder_decoder:
-            output = self.hf(pixel_values=self._vision(batch), labels=labels, **batch.inputs)
-            logits = output.logits
-        else:
-            output = self.hf(pixel_values=self._vision(batch), **batch.inputs)
-            # the logits at a position speak of the next token
-            logits = nn.functional.pad(output.logits[:, :-1], (0, 0, 1, 0))
-        counted: Tensor = logits.masked_fill((labels == IGNORED).unsqueeze(-1), 0.0)
-        return counted.transpose(1, 2)
+        if self.router is None:
+            return self._logits(batch)
+        groups = [(places, self._logits(part)) for places, part in self.router.groups(batch)]
+        first = groups[0][1]
+        if len(groups) == 1:
+            return first
+        index = torch.tensor([place for places, _ in groups for place in places], device=first.device)
+        return torch.cat([logits for _, logits in groups]).index_select(0, index.argsort())
 
     @torch.no_grad()
     def generate(self, batch: InstructionBatch) -> list[str]:
         """Answer by greedy decoding, as long as the longest-answering task of the batch allows."""
-        if self.router is not None:
-            self.router.choose(batch)
-        tokens = self.hf.generate(
-            pixel_values=self._vision(batch),
-            **batch.prompt_inputs,
-            max_new_tokens=max(task.max_new_tokens for task in batch.tasks),
-            do_sample=False,
-            num_beams=1,
-            pad_token_id=self.processor.tokenizer.pad_token_id,
-        )
-        if not self.encoder_decoder:
-            prompt = batch.prompt_inputs["input_ids"].shape[1]
-            tokens = tokens[:, prompt:] if tokens.shape[1] > prompt else tokens
-        texts: list[str] = self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        if self.router is None:
+            return self._answers(batch)
+        texts = [""] * len(batch)
+        for places, part in self.router.groups(batch):
+            for place, text in zip(places, self._answers(part), strict=True):
+                texts[place] = text
+        return texts
 
     @torch.no_grad()
     def embed_images(self, batch: InstructionBatch) -> Tensor:
-        """Return the frozen vision tower's class token of each image, (B, D)."""
-        features = self._vision(batch)
-        if features.ndim == 4:
-            features = self._tower()(pixel_values=features).last_hidden_state
-        return features[:, 0]
+        """Return what the vision tower makes of each sample's image, (B, D).
+
+        The class token for BLIP-2 and InstructBLIP, as in the paper; for other families the mean over the tower's
+        tokens, and zeros for a sample without an image (ours).
+        """
+        if isinstance(self.collator, QFormerCollator):
+            features = self._vision(batch)
+            if features.ndim == 4:
+                features = self.vision_tower(pixel_values=features).last_hidden_state
+            return features[:, 0]
+        if batch.images is None:
+            raise ValueError("this batch holds no images")
+        # one by one, so that a sample's vector does not depend on the others of its batch
+        vectors = [self._tower_mean(batch.images.select([i]).tensors) for i in range(len(batch))]
+        width = max(len(vector) for vector in vectors)
+        return torch.stack([vector if len(vector) else vector.new_zeros(width) for vector in vectors])
 
     def prepare(self, dataset: Any) -> None:
         """Fill the cache of vision features with the images of an Avalanche data set, if there is a cache."""
-        cache = self.vision_features
-        if cache is None:
+        cache, collator = self.vision_features, self.collator
+        if cache is None or not isinstance(collator, QFormerCollator):
             return
         examples = [dataset[i][0] for i in range(len(dataset))]
-        missing = {key: example for example in examples if (key := image_key(example.row["image"])) not in cache}
+        keyed = {image_key(example.row["image"]): example for example in examples}
+        missing = {key: example for key, example in keyed.items() if key is not None and key not in cache}
         if not missing or cache.full:
             return
-        tower = self._tower()
         step = 256
         keys = list(missing)
         for start in tqdm(range(0, len(keys), step), desc="vision features", leave=False, disable=len(keys) <= step):
             part = keys[start : start + step]
-            pixels = self.collator.pixel_values([missing[key] for key in part])
-            cache.put(part, tower_features(tower, pixels.to(self.device)))
+            pixels = collator.pixel_values([missing[key] for key in part])
+            cache.put(part, tower_features(self.vision_tower, pixels.to(self.device)))
 
     def spelled_share(self, texts: Sequence[str]) -> float:
         """Return the share of words that the tokenizer has no token for and spells out byte by byte."""
@@ -207,25 +276,38 @@ class LMM(DynamicModule):  # type: ignore[misc]
             weight.copy_(state[name])
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder that plain transformers loads.
+        """Write a folder that plain transformers loads; with LoRA, an adapter that plain peft loads onto the start.
 
         Raises:
-            UserError: The model has a projection per task, which plain transformers knows nothing of.
+            UserError: The model has a projection per task, which plain transformers knows nothing of; or weights
+                outside of the LoRA adapter are tuned too, which an adapter has no place for.
         """
-        if self.router is not None:
-            raise UserError("a model with a projection per task (EProj) has no place in a plain transformers folder")
-        hf = self.hf
-        cached = isinstance(tower := self._tower(), FeaturesOrPixels)
-        if cached:
-            setattr(hf, self.family.vision, tower.tower)
-        hf.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
-        if cached:
-            setattr(hf, self.family.vision, tower)
+        check_can_be_saved(self)
+        with self._stock_tower():
+            self.hf.save_pretrained(folder)
+            self.processor.save_pretrained(folder)
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
+        """Upload what `save_pretrained` writes, and return its address.
+
+        Args:
+            repo_id: ``user/name``; made where it does not exist.
+            private: Whether a new repository is private; None for the account's own default.
+            token: Of the user; None for the one that ``hf auth login`` keeps.
+
+        Raises:
+            UserError: As for `save_pretrained`; the user is not logged in, or the hub refuses or cannot be reached.
+
+        Example:
+            >>> model.push_to_hub("me/instructblip-after-five-tasks")
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return upload(folder, repo_id, private=private, token=token)
 
     def train(self, mode: bool = True) -> LMM:
         """Put what holds trainable weights, dropout included, in training mode; the rest stays in evaluation mode."""
-        _set_training(self, mode)
+        set_training(self, mode)
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> LMM:
@@ -235,76 +317,109 @@ class LMM(DynamicModule):  # type: ignore[misc]
         super().to(*args, **kwargs)
         return self
 
+    def _logits(self, batch: InstructionBatch) -> Tensor:
+        labels = batch.labels
+        if self.encoder_decoder:
+            logits = self.hf(**self._images(batch), labels=labels, **batch.inputs).logits
+        else:
+            output = self.hf(**self._images(batch), **batch.inputs, use_cache=False)
+            # the logits at a position speak of the next token
+            logits = nn.functional.pad(output.logits[:, :-1], (0, 0, 1, 0))
+        counted: Tensor = logits.masked_fill((labels == IGNORED).unsqueeze(-1), 0.0)
+        return counted.transpose(1, 2)
+
+    def _answers(self, batch: InstructionBatch) -> list[str]:
+        def answers(size: int) -> list[str]:
+            parts = [batch] if size >= len(batch) else batch.split(size)
+            return [text for part in parts for text in self._decoded(part)]
+
+        return halving(answers, len(batch))
+
+    def _decoded(self, batch: InstructionBatch) -> list[str]:
+        tokens = self.hf.generate(
+            **self._images(batch),
+            **batch.prompt_inputs,
+            max_new_tokens=max(task.max_new_tokens for task in batch.tasks),
+            do_sample=False,
+            num_beams=1,
+            pad_token_id=self.processor.tokenizer.pad_token_id,
+            eos_token_id=list(self.limits.end_tokens),
+        )
+        if not self.encoder_decoder:
+            tokens = tokens[:, batch.prompt_inputs["input_ids"].shape[1] :]
+        texts: list[str] = self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def _images(self, batch: InstructionBatch) -> dict[str, Tensor]:
+        """The stock model's image inputs, in its data type."""
+        if isinstance(self.collator, QFormerCollator):
+            return {"pixel_values": self._vision(batch)}
+        if batch.images is None:
+            raise ValueError("this batch holds no images")
+        return self._cast(batch.images.tensors)
+
+    def _cast(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: t.to(self.hf.dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+
     def _vision(self, batch: InstructionBatch) -> Tensor:
         """Features (B, N, D) where all are cached, else pixels (B, C, H, W)."""
-        if batch.pixel_values is not None:
-            return batch.pixel_values.to(self.hf.dtype)
+        if batch.images is not None:
+            return batch.images.tensors["pixel_values"].to(self.hf.dtype)
         if self.vision_features is None:
             raise ValueError("this batch holds no pixels: it was collated for a model with cached vision features")
-        return self.vision_features.get(batch.image_keys, self.device)
+        return self.vision_features.get([key for key in batch.image_keys if key is not None], self.device)
 
-    def _tower(self) -> nn.Module:
-        tower: nn.Module = self.hf.get_submodule(self.family.vision)
-        return tower
+    def _tower_mean(self, images: dict[str, Tensor]) -> Tensor:
+        """Mean of the vision tower's tokens, (D,); empty for a sample without an image."""
+        if not images:
+            return torch.zeros(0, device=self.device)
+        features = self.hf.model.get_image_features(**self._cast(images), return_dict=True).last_hidden_state
+        mean: Tensor = features.flatten(0, -2).mean(0)
+        return mean
 
     def _cache(self, features: VisionFeatures | None) -> VisionFeatures | None:
-        if features is None or any(weight.requires_grad for weight in self._tower().parameters()):
+        if features is None or self._family is None or self._family.prompt != "qformer":
             return None
-        setattr(self.hf, self.family.vision, FeaturesOrPixels(self._tower()))
+        if any(weight.requires_grad for weight in self.vision_tower.parameters()):
+            return None
+        self.hf.set_submodule(self._family.vision, FeaturesOrPixels(self.vision_tower))
         return features
 
-    def _select_trainable(self, trainable: Trainable) -> None:
-        self.hf.requires_grad_(False)
-        groups: dict[str, tuple[str, ...]] = {
-            "bridge": self.family.bridge,
-            "projection": self.family.projection,
-            "language": (self.family.language,),
-            "all": ("",),
-        }
-        if isinstance(trainable, str):
-            if trainable not in groups:
-                raise unknown_name("trainable part", trainable, groups)
-            patterns = [f"{prefix}*" for prefix in groups[trainable]]
-        else:
-            patterns = list(trainable)
-        last = self.hf.config.qformer_config.num_hidden_layers - 1
-        inert = [f"{prefix.format(last=last)}*" for prefix in self.family.inert]
-        for pattern in patterns:
-            hits = [weight for name, weight in self.hf.named_parameters() if fnmatch.fnmatch(name, pattern)]
-            if not hits:
-                raise UserError(f"trainable: '{pattern}' matches no parameter of {type(self.hf).__name__}")
-            for weight in hits:
-                weight.requires_grad_(True)
-        for name, weight in self.hf.named_parameters():
-            if any(fnmatch.fnmatch(name, pattern) for pattern in inert):
-                weight.requires_grad_(False)
-        if not any(weight.requires_grad for weight in self.hf.parameters()):
-            raise UserError(f"trainable: {', '.join(patterns)} match only parameters that no loss ever reaches")
+    @contextmanager
+    def _stock_tower(self) -> Iterator[None]:
+        """Have the stock vision tower in its place, without what lets cached features pass."""
+        if self.vision_features is None:
+            yield
+            return
+        name = self.family.vision
+        cached = self.hf.get_submodule(name)
+        self.hf.set_submodule(name, self.vision_tower)
+        try:
+            yield
+        finally:
+            self.hf.set_submodule(name, cached)
+
+    def _make_collator(self) -> InstructionCollator:
+        match "chat" if self._family is None else self._family.prompt:
+            case "qformer":
+                qformer = self.hf.config.qformer_config
+                reads_text = self.hf.config.model_type == "instructblip"
+                return QFormerCollator(
+                    self.processor,
+                    self.limits,
+                    encoder_decoder=self.encoder_decoder,
+                    max_instruction_tokens=qformer.max_position_embeddings if reads_text else None,
+                    known_images=() if self.vision_features is None else self.vision_features,
+                )
+            case "prefix":
+                return PrefixCollator(self.processor, self.limits)
+            case _:
+                return ChatCollator(self.processor, self.limits)
 
 
-def _set_training(module: nn.Module, mode: bool) -> None:
-    module.training = mode
-    for child in module.children():
-        weights = list(child.parameters())
-        # a module without weights, such as dropout, goes with the one it stands in
-        _set_training(child, mode and (not weights or any(weight.requires_grad for weight in weights)))
-
-
-def model_folder(name_or_folder: str | Path) -> str:
-    """Return the folder of a shipped model, or the name as it is.
-
-    Raises:
-        UserError: It looks like a shipped model's name but is none.
-    """
-    name = str(name_or_folder)
-    if name in SHIPPED:
-        return str(resources.files("avalanche_cit.models.tiny") / name.removeprefix("tiny-"))
-    if not Path(name).exists() and "/" not in name:
-        raise unknown_name("model", name, SHIPPED)
-    return name
-
-
-def _family(model_type: str) -> Family:
-    if model_type not in FAMILIES:
-        raise unknown_name("model architecture", model_type, FAMILIES)
-    return FAMILIES[model_type]
+def _end_tokens(hf: Any, processor: Any) -> tuple[int, ...]:
+    """Tokens that end an answer when the stock model generates; its tokenizer's own where it names none."""
+    ends = hf.generation_config.eos_token_id
+    if ends is None:
+        return (processor.tokenizer.eos_token_id,)
+    return tuple(ends) if isinstance(ends, list) else (ends,)

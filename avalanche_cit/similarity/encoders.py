@@ -5,7 +5,7 @@ Vectors are given as the encoder makes them, not normalised by us, in float32, o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from avalanche_cit.benchmarks.scenario import Example
 from avalanche_cit.errors import UserError, unknown_name
-from avalanche_cit.models.frozen_prefix import FeaturesOrPixels
 from avalanche_cit.models.lmm import LMM
 from avalanche_cit.similarity.external_encoders import OpenClip, SentenceEncoder
 from avalanche_cit.similarity.weights import checksum
@@ -66,7 +65,7 @@ class TextEncoder(Protocol):
 
 
 class VisionTower:
-    """The class token of a multimodal model's own frozen vision tower, from its cached features where there are some.
+    """What a multimodal model's own frozen vision tower makes of an image, see `LMM.embed_images`.
 
     Args:
         lmm: The model.
@@ -80,19 +79,18 @@ class VisionTower:
     """
 
     def __init__(self, lmm: LMM) -> None:
-        tower = lmm.hf.get_submodule(lmm.family.vision)
-        self._tower: Any = tower.tower if isinstance(tower, FeaturesOrPixels) else tower
-        _must_be_frozen(self._tower, "the model's vision tower", "open_clip:NAME_OR_FOLDER")
+        _must_be_frozen(lmm.tower_weights().values(), "the model's vision tower", "open_clip:NAME_OR_FOLDER")
         self._lmm = lmm
 
     @cached_property
     def name(self) -> str:
         """``vision_tower`` and a checksum of its weights and settings."""
-        settings = [self._tower.config.to_json_string(), self._lmm.processor.image_processor.to_json_string()]
-        return f"vision_tower:{checksum(self._tower, settings)}"
+        lmm = self._lmm
+        settings = [lmm.vision_tower.config.to_json_string(), lmm.processor.image_processor.to_json_string()]
+        return f"vision_tower:{checksum(lmm.tower_weights(), settings)}"
 
     def __call__(self, examples: Sequence[Example]) -> Tensor:
-        """Return the class tokens (N, D) of the images of N examples."""
+        """Return the vectors (N, D) of the images of N examples."""
         vectors = []
         for start in range(0, len(examples), _BATCH):
             part = list(examples[start : start + _BATCH])
@@ -119,15 +117,17 @@ class TokenEmbedding:
     """
 
     def __init__(self, lmm: LMM) -> None:
-        self._embedding: nn.Module = lmm.hf.language_model.get_input_embeddings()
-        _must_be_frozen(self._embedding, "the model's text embedding", "sentence_transformers:NAME_OR_FOLDER")
+        self._embedding: nn.Module = lmm.hf.get_input_embeddings()
+        _must_be_frozen(
+            self._embedding.parameters(), "the model's text embedding", "sentence_transformers:NAME_OR_FOLDER"
+        )
         self._tokenizer = lmm.processor.tokenizer
 
     @cached_property
     def name(self) -> str:
         """``token_embedding`` and a checksum of its weights and vocabulary."""
         vocabulary = sorted(self._tokenizer.get_vocab().items())
-        return f"token_embedding:{checksum(self._embedding, [repr(vocabulary)])}"
+        return f"token_embedding:{checksum(self._embedding.state_dict(), [repr(vocabulary)])}"
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Tensor:
@@ -186,8 +186,8 @@ def make_text_encoder(spec: str, lmm: LMM) -> TextEncoder:
     raise unknown_name("text encoder", spec, TEXT_ENCODERS)
 
 
-def _must_be_frozen(module: nn.Module, what: str, instead: str) -> None:
-    if any(weight.requires_grad for weight in module.parameters()):
+def _must_be_frozen(weights: Iterable[Tensor], what: str, instead: str) -> None:
+    if any(weight.requires_grad for weight in weights):
         raise UserError(
             f"{what} is trained, so its vectors of different tasks cannot be compared; freeze it, or take {instead}"
         )

@@ -65,7 +65,7 @@ class OpenClip:
     def name(self) -> str:
         """``open_clip`` and a checksum of its weights and settings."""
         visual = self._model.visual
-        return f"open_clip:{checksum(visual, [str(visual), str(visual.preprocess_cfg)])}"
+        return f"open_clip:{checksum(visual.state_dict(), [str(visual), str(visual.preprocess_cfg)])}"
 
     @torch.no_grad()
     def __call__(self, examples: Sequence[Example]) -> Tensor:
@@ -111,7 +111,7 @@ class SentenceEncoder:
         """``sentence_transformers`` and a checksum of its weights and settings."""
         model = self._model
         settings = [str(model), f"{model.max_seq_length} {model.default_prompt_name} {model.prompts}"]
-        return f"sentence_transformers:{checksum(model, settings)}"
+        return f"sentence_transformers:{checksum(model.state_dict(), settings)}"
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Return the sentence embeddings (N, D) of N texts."""

@@ -7,6 +7,7 @@ iteration is one optimizer step, whatever the number of micro-batches; mixed pre
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 
-from avalanche_cit.benchmarks.collator import IGNORED, MiniBatch
+from avalanche_cit.benchmarks.batch import IGNORED, MiniBatch
 from avalanche_cit.errors import UserError
 from avalanche_cit.models.lmm import LMM
+from avalanche_cit.models.out_of_memory import halving
 
 
 class GenerationProblem:
@@ -49,7 +51,8 @@ class AccumulatedUpdate:
     """Update type: forward and backward per micro-batch, then one optimizer step.
 
     The loss of a micro-batch counts by its share of the batch's answer tokens, so cutting a batch into micro-batches
-    changes memory and nothing else. Whatever plugins add to the loss before ``backward`` is weighted alike.
+    changes memory and nothing else. Whatever plugins add to the loss before ``backward`` is weighted alike. Where
+    memory runs out, the step is begun anew with micro-batches of half the size, which are kept from then on.
     """
 
     def training_epoch(self: Any, **kwargs: Any) -> None:
@@ -60,20 +63,9 @@ class AccumulatedUpdate:
             self.mbatch = batch
             self._unpack_minibatch()
             self._before_training_iteration(**kwargs)
-            self.optimizer.zero_grad()
             whole: MiniBatch = self.mbatch
-            total = self._make_empty_loss()
-            for part, share in micro_batches(whole, self.micro_batch_size):
-                self.mbatch = part
-                self.loss = self._make_empty_loss()
-                self._before_forward(**kwargs)
-                self.mb_output = self.forward()
-                self._after_forward(**kwargs)
-                self.loss += self.criterion()
-                self._before_backward(**kwargs)
-                self.loss = self.loss * share
-                self.backward()
-                total += self.loss.detach()
+            gradients = partial(self._gradients, whole, **kwargs)
+            total = halving(gradients, self.micro_batch_size or len(whole[0]))
             self.mbatch, self.loss = whole, total
             self._after_backward(**kwargs)
             if self.max_grad_norm is not None:
@@ -82,6 +74,25 @@ class AccumulatedUpdate:
             self.optimizer_step()
             self._after_update(**kwargs)
             self._after_training_iteration(**kwargs)
+
+    def _gradients(self: Any, whole: MiniBatch, size: int, **kwargs: Any) -> Tensor:
+        """Compute the gradients of a mini-batch, `size` samples at a time, and return its loss."""
+        if size < (self.micro_batch_size or len(whole[0])):
+            self.micro_batch_size = size  # memory ran out, and would again
+        self.optimizer.zero_grad()
+        total: Tensor = self._make_empty_loss()
+        for part, share in micro_batches(whole, size):
+            self.mbatch = part
+            self.loss = self._make_empty_loss()
+            self._before_forward(**kwargs)
+            self.mb_output = self.forward()
+            self._after_forward(**kwargs)
+            self.loss += self.criterion()
+            self._before_backward(**kwargs)
+            self.loss = self.loss * share
+            self.backward()
+            total += self.loss.detach()
+        return total
 
 
 def micro_batches(batch: MiniBatch, size: int | None) -> list[tuple[MiniBatch, float]]:
@@ -157,7 +168,7 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
                 raise UserError(f"{name} is {number}: it must be above 0")
         if micro_batch_size is not None and micro_batch_size <= 0:
             raise UserError(f"micro_batch_size is {micro_batch_size}: it must be above 0")
-        self.micro_batch_size = micro_batch_size
+        self.micro_batch_size: int | None = micro_batch_size
         self.max_grad_norm = max_grad_norm
         self.bf16 = bf16
         self.eval_loss = eval_loss

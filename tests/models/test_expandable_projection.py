@@ -111,45 +111,11 @@ def test_a_reused_expert_is_found_by_all_its_keys(projection: ExpandableProjecti
 # --- The pass ---------------------------------------------------------------------------------------------------------
 
 
-def test_each_sample_goes_through_its_own_expert(projection: ExpandableProjection) -> None:
+def test_the_active_expert_projects(projection: ExpandableProjection) -> None:
     hidden = torch.randn(5, 2, 4)
-    projection.chosen = [2, 0, 1, 2, 1]
-
-    result = projection(hidden)
-
-    for row, expert in enumerate(projection.chosen):
-        expected = projection.experts[expert](hidden[row : row + 1])[0]
-        torch.testing.assert_close(result[row], expected, rtol=0, atol=1e-6)
-
-
-def test_no_loop_over_samples(projection: ExpandableProjection) -> None:
-    passes = []
-    for expert in projection.experts:
-        expert.register_forward_hook(lambda module, inputs, output: passes.append(len(inputs[0])))
-    projection.chosen = [2, 1] * 20
-
-    projection(torch.randn(40, 2, 4))
-
-    assert passes == [20, 20]
-
-
-def test_gradients_reach_the_chosen_experts_alone(projection: ExpandableProjection) -> None:
-    for expert in projection.experts:
-        expert.requires_grad_(True)
-    projection.chosen = [1, 1, 2]
-    hidden = torch.randn(3, 2, 4)
-
-    projection(hidden)[:2].sum().backward()
-
-    assert projection.experts[0].weight.grad is None
-    assert float(projection.experts[1].bias.grad.sum()) == pytest.approx(2 * 2 * 3)
-    assert float(projection.experts[2].weight.grad.abs().sum()) == 0
-
-
-def test_another_number_of_samples_is_refused(projection: ExpandableProjection) -> None:
-    projection.chosen = [1, 2]
-    with pytest.raises(RuntimeError, match="2 samples, but 3 came"):
-        projection(torch.randn(3, 2, 4))
+    for expert in (2, 0, 1):
+        projection.active = expert
+        assert torch.equal(projection(hidden), projection.experts[expert](hidden))
 
 
 def test_adaptation_trains_the_planned_expert_alone(projection: ExpandableProjection) -> None:
@@ -197,14 +163,40 @@ def test_a_mixed_batch_answers_as_its_samples_alone(routed: LMM, samples: list[A
     for sample in samples:
         batch, _, _ = routed.collator([sample])
         alone += routed.generate(batch)
-        experts += router.projection.chosen or []
+        experts += router.chosen
     batch, _, _ = routed.collator(samples)
 
     together = routed.generate(batch)
 
-    assert router.projection.chosen == experts
+    assert router.chosen == experts
     assert len(set(experts)) > 1
     assert together == alone
+
+
+def test_logits_of_a_mixed_batch_are_those_of_its_samples(routed: LMM, samples: list[Any]) -> None:
+    batch, _, _ = routed.collator(samples)
+    router = routed.router
+    assert router is not None
+
+    logits = routed(batch)
+
+    assert len(set(router.chosen)) > 1
+    for place, expert in enumerate(router.chosen):
+        router.projection.active = expert
+        alone = routed._logits(batch.select([place]))[0]
+        torch.testing.assert_close(logits[place], alone, rtol=0, atol=1e-4)
+
+
+def test_one_pass_per_expert_and_none_per_sample(routed: LMM, samples: list[Any]) -> None:
+    router = routed.router
+    assert router is not None
+    passes: dict[int, int] = {}
+    for number, expert in enumerate(router.projection.experts):
+        expert.register_forward_hook(lambda module, inputs, output, n=number: passes.update({n: len(inputs[0])}))
+
+    routed(routed.collator(samples)[0])
+
+    assert passes == {expert: router.chosen.count(expert) for expert in set(router.chosen)}
 
 
 def test_the_oracle_gives_every_sample_its_own_tasks_expert(routed: LMM, samples: list[Any]) -> None:
@@ -214,9 +206,9 @@ def test_the_oracle_gives_every_sample_its_own_tasks_expert(routed: LMM, samples
     batch, _, _ = routed.collator(known)
     with router.oracle():
         routed.generate(batch)
-        assert router.projection.chosen == [1 if task.name == "colour" else 2 for task in batch.tasks]
+        assert router.chosen == [1 if task.name == "colour" else 2 for task in batch.tasks]
     routed.generate(batch)
-    assert router.projection.chosen == router.projection.route(*router.queries(batch))
+    assert router.chosen == router.projection.route(*router.queries(batch))
     assert router.right(routed.collator(samples)[0]) is None  # caption has no expert yet
 
 

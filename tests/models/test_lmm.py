@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from avalanche_cit.benchmarks.collator import IGNORED, InstructionBatch
+from avalanche_cit.benchmarks.batch import IGNORED, InstructionBatch
 from avalanche_cit.benchmarks.scenario import Example
 from avalanche_cit.errors import UserError
 from avalanche_cit.models import LMM
@@ -27,7 +27,7 @@ def stock_greedy(stock: Any, batch: InstructionBatch, encoder_decoder: bool, end
         if encoder_decoder:
             start = stock.config.text_config.decoder_start_token_id
             inputs["decoder_input_ids"] = torch.tensor([[start, *answer]])
-        logits = stock(pixel_values=batch.pixel_values.to(stock.dtype), **inputs).logits
+        logits = stock(pixel_values=batch.images.tensors["pixel_values"].to(stock.dtype), **inputs).logits
         answer.append(int(logits[0, -1].argmax()))
         if not encoder_decoder:
             inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.tensor([[answer[-1]]])], dim=1)
@@ -50,7 +50,7 @@ def test_one_samples_inputs_are_the_stock_processors(
     assert torch.equal(x.prompt_inputs["attention_mask"], stock["attention_mask"][:, cut])
     assert torch.equal(x.prompt_inputs["qformer_input_ids"], stock["qformer_input_ids"])
     assert torch.equal(x.prompt_inputs["qformer_attention_mask"], stock["qformer_attention_mask"])
-    assert torch.equal(x.pixel_values, stock["pixel_values"])
+    assert torch.equal(x.images.tensors["pixel_values"], stock["pixel_values"])
 
 
 def test_loss_is_the_stock_models_own(load: Callable[..., LMM], kind: str, folder: Path, samples: list[Any]) -> None:
@@ -59,7 +59,7 @@ def test_loss_is_the_stock_models_own(load: Callable[..., LMM], kind: str, folde
 
     stock = AutoModelForImageTextToText.from_pretrained(folder).eval()
     with torch.no_grad():
-        expected = stock(pixel_values=x.pixel_values, labels=y, **x.inputs).loss
+        expected = stock(pixel_values=x.images.tensors["pixel_values"], labels=y, **x.inputs).loss
         loss = nn.CrossEntropyLoss(ignore_index=IGNORED)(model(x), y)
 
     assert float(loss) > 1
@@ -167,7 +167,7 @@ def test_image_embeddings_are_the_towers_class_tokens(
 
     stock = AutoModelForImageTextToText.from_pretrained(folder).eval()
     with torch.no_grad():
-        expected = stock.vision_model(pixel_values=x.pixel_values).last_hidden_state[:, 0]
+        expected = stock.vision_model(pixel_values=x.images.tensors["pixel_values"]).last_hidden_state[:, 0]
 
     assert torch.equal(model.embed_images(x), expected)
     assert len(expected.unique(dim=0)) > len(samples) / 2

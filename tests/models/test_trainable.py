@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from avalanche_cit.benchmarks.collator import IGNORED
+from avalanche_cit.benchmarks.batch import IGNORED
 from avalanche_cit.errors import UserError
 from avalanche_cit.models import LMM
 

@@ -25,8 +25,8 @@ def test_logits_answers_and_embeddings_are_those_without_the_cache(
     x, _, _ = plain.collator(samples)
     known, _, _ = cached.collator(samples)
 
-    assert x.pixel_values is not None
-    assert known.pixel_values is None
+    assert x.images is not None
+    assert known.images is None
     torch.testing.assert_close(cached(known), plain(x), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(cached.embed_images(known), plain.embed_images(x), rtol=1e-5, atol=1e-5)
     assert cached.generate(known) == plain.generate(x)
@@ -55,7 +55,7 @@ def test_the_tower_sees_every_image_once(
 
 def test_a_feature_does_not_depend_on_its_company(load: Callable[..., LMM], samples: list[Any]) -> None:
     model = load()
-    pixels = model.collator(samples)[0].pixel_values
+    pixels = model.collator(samples)[0].images.tensors["pixel_values"]
     tower = model.hf.vision_model
 
     together = tower_features(tower, pixels)
@@ -74,7 +74,7 @@ def test_images_beyond_the_memory_run_through_the_tower(
 
     assert len(features) == 1
     assert features.full
-    assert x.pixel_values is not None
+    assert x.images is not None
     assert torch.equal(cached(x), plain(plain.collator(samples)[0]))
 
 
@@ -86,4 +86,4 @@ def test_a_tower_that_is_trained_is_not_cached(load: Callable[..., LMM], benchma
 
     assert model.vision_features is None
     assert len(features) == 0
-    assert model.collator([benchmark.test_stream[0].dataset[0]])[0].pixel_values is not None
+    assert model.collator([benchmark.test_stream[0].dataset[0]])[0].images is not None

@@ -14,7 +14,7 @@ from avalanche.training.plugins import EvaluationPlugin
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from avalanche_cit.benchmarks.collator import IGNORED
+from avalanche_cit.benchmarks.batch import IGNORED
 from avalanche_cit.evaluation import ForgettingMatrix
 from avalanche_cit.models import LMM
 from avalanche_cit.training import SeqFT

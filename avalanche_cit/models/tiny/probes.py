@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from avalanche_cit.benchmarks.collator import IGNORED, InstructionBatch
+from avalanche_cit.benchmarks.batch import IGNORED, InstructionBatch
 from avalanche_cit.benchmarks.mini.draw import draw_scene
 from avalanche_cit.benchmarks.mini.language import Asked, describe
 from avalanche_cit.benchmarks.mini.scenes import Scene, sample_scene

@@ -18,7 +18,7 @@ from avalanche.benchmarks.utils.utils import concat_datasets
 from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
-from avalanche_cit.benchmarks.collator import MiniBatch
+from avalanche_cit.benchmarks.batch import MiniBatch
 from avalanche_cit.benchmarks.scenario import task_name
 from avalanche_cit.errors import UserError
 from avalanche_cit.training.templates import micro_batches

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from avalanche_cit.benchmarks.collator import IGNORED
+from avalanche_cit.benchmarks.batch import IGNORED
 from avalanche_cit.benchmarks.scenario import strided_indices
 from avalanche_cit.errors import UserError
 from avalanche_cit.training.templates import InstructionTuning, micro_batches

@@ -18,7 +18,7 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
-from avalanche_cit.benchmarks.collator import IGNORED
+from avalanche_cit.benchmarks.batch import IGNORED
 from avalanche_cit.errors import UserError
 from avalanche_cit.training.plugins.penalty import log_penalty
 

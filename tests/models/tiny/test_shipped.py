@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from avalanche_cit.models.lmm import LMM, SHIPPED, model_folder
+from avalanche_cit.models.lmm import LMM
+from avalanche_cit.models.loading import SHIPPED, model_folder
 from avalanche_cit.models.tiny import probes
 
 

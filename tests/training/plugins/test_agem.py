@@ -473,7 +473,7 @@ def test_a_run_goes_on_from_a_saved_state_bit_for_bit(load: Load, benchmark: CLS
 
     assert same(later.trainable_state(), model.trainable_state())
     assert held(resumed) == held(plugin)
-    assert {batch[0].pixel_values is None for batch in resumed.batches} == {cached}  # the cache knows the memory
+    assert {batch[0].images is None for batch in resumed.batches} == {cached}  # the cache knows the memory
     assert resumed.state_dict()["tasks"] == ["old", "colour", "shape", "caption"]
     assert by_task(held(resumed)) == {"old": 3, "colour": 2, "shape": 2, "caption": 2}
     lost, empty = make(), AGEMPlugin(9)

@@ -8,7 +8,7 @@ import torch
 from avalanche.benchmarks import CLScenario
 from torch import nn
 
-from avalanche_cit.benchmarks.collator import IGNORED
+from avalanche_cit.benchmarks.batch import IGNORED
 from avalanche_cit.errors import UserError
 from avalanche_cit.models import LMM
 from avalanche_cit.training import EWCImportance, MASImportance, SeqFT
