@@ -44,7 +44,7 @@ STREAMS = ("test", "validation")
 """What can be scored."""
 
 ON_BAD_SAMPLE = ("fail", "skip")
-"""What to do with a sample whose image cannot be read."""
+"""What to do with a sample whose image cannot be read, or that is too long."""
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 """Data types of a model's weights."""
@@ -155,8 +155,8 @@ class RunConfig:
         cache_features: Keep what the frozen vision tower makes of each image in memory.
         data_root: Folder of the data, if not where the benchmark says.
         image_root: Further folders that image paths may lead to.
-        on_bad_sample: What to do with a sample whose image cannot be read: fail where it is met; or skip, which reads
-            every image before the run starts and leaves such samples out.
+        on_bad_sample: What to do with a sample whose image cannot be read, or that is too long for the model: fail
+            where it is met; or skip, which looks at every sample before the run starts and leaves such ones out.
     """
 
     strategy: str

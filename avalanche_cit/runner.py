@@ -15,6 +15,7 @@ from datasets import Dataset
 
 from avalanche_cit.benchmarks.catalogue import benchmark_tasks, find_benchmark
 from avalanche_cit.benchmarks.images import without_unreadable
+from avalanche_cit.benchmarks.lengths import without_too_long
 from avalanche_cit.benchmarks.scenario import instruction_benchmark
 from avalanche_cit.benchmarks.task import Task
 from avalanche_cit.errors import unknown_name
@@ -68,10 +69,6 @@ def run(config: RunConfig, folder: Path, *, vision_features: VisionFeatures | No
     begin = time.monotonic()
     torch.set_num_threads(config.threads or torch.get_num_threads())
     task0, sequence = _load(config)
-    left_out: dict[str, dict[str, int]] = {}
-    if config.on_bad_sample == "skip":
-        task0, sequence = ([_without_unreadable(task, left_out) for task in tasks] for tasks in (task0, sequence))
-    benchmark = instruction_benchmark(sequence, task0)
     features = (vision_features or VisionFeatures()) if config.cache_features else None
     model = LMM.from_pretrained(
         config.model,
@@ -85,6 +82,10 @@ def run(config: RunConfig, folder: Path, *, vision_features: VisionFeatures | No
         trust_remote_code=config.trust_remote_code,
         vision_features=features,
     )
+    left_out: dict[str, dict[str, int]] = {}
+    if config.on_bad_sample == "skip":
+        task0, sequence = ([_without_bad(task, model, left_out) for task in tasks] for tasks in (task0, sequence))
+    benchmark = instruction_benchmark(sequence, task0)
     _say_what_is_new(model, sequence)
     matrix = ForgettingMatrix(benchmark, stream=config.stream, predictions=directory.predictions)
     names = [task.name for task in (*sequence, *task0)]
@@ -140,12 +141,15 @@ def _load(config: RunConfig) -> tuple[list[Task], list[Task]]:
     return task0, sequence
 
 
-def _without_unreadable(task: Task, left_out: dict[str, dict[str, int]]) -> Task:
-    """Leave out samples whose image cannot be read, and note how many."""
-    task, left_out[task.name] = without_unreadable(task)
-    if count := sum(left_out[task.name].values()):
-        parts = ", ".join(f"{number} of {split}" for split, number in left_out[task.name].items() if number)
-        print(f"note: task '{task.name}': {count} samples whose image cannot be read are left out ({parts})")
+def _without_bad(task: Task, model: LMM, left_out: dict[str, dict[str, int]]) -> Task:
+    """Leave out samples whose image cannot be read or that are too long for the model, and note how many."""
+    task, unreadable = without_unreadable(task)
+    task, too_long = without_too_long(task, model.collator)
+    left_out[task.name] = {split: unreadable[split] + too_long[split] for split in unreadable}
+    for counts, what in ((unreadable, "whose image cannot be read"), (too_long, "that are too long for the model")):
+        if count := sum(counts.values()):
+            parts = ", ".join(f"{number} of {split}" for split, number in counts.items() if number)
+            print(f"note: task '{task.name}': {count} samples {what} are left out ({parts})")
     return task
 
 

@@ -76,6 +76,15 @@ class InstructionCollator(ABC):
         )
         return [batch, labels, task_ids]
 
+    def check(self, example: Example) -> None:
+        """Check that the model takes a sample.
+
+        Raises:
+            SampleTooLongError: It has too many tokens.
+            UserError: See the class.
+        """
+        self([(example, 0)])
+
     @abstractmethod
     def _encode(
         self, examples: Sequence[Example], prompts: Sequence[str], keys: Sequence[str | None]

@@ -44,6 +44,12 @@ class QFormerCollator(InstructionCollator):
         self.encoder_decoder = encoder_decoder
         self.max_instruction_tokens = max_instruction_tokens
 
+    def check(self, example: Example) -> None:
+        """Check that the model takes a sample; its image, whose tokens are always as many, is not looked at."""
+        prompts = [example.task.render(example.row)]
+        self._text([example], prompts)
+        self._instruction([example], prompts)
+
     def pixel_values(self, examples: Sequence[Example]) -> Tensor:
         """Decode and preprocess images, (B, C, H, W)."""
         images = [decode_image(example) for example in examples]

@@ -5,7 +5,7 @@ Facts only. What is done with them is in `trainable.py` and `lmm.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 PromptStyle = Literal["qformer", "chat", "prefix"]
@@ -34,6 +34,13 @@ class Family:
     inert: tuple[str, ...] = ()
 
 
+_BLIP2 = Family(
+    vision="vision_model",
+    projection="language_projection",
+    bridge=("query_tokens", "qformer", "language_projection"),
+    language="language_model",
+    prompt="qformer",
+)
 _LLAVA = Family(
     vision="model.vision_tower",
     projection="model.multi_modal_projector",
@@ -54,44 +61,23 @@ _IDEFICS3 = Family(
 )
 
 FAMILIES = {
-    "instructblip": Family(
-        vision="vision_model",
-        projection="language_projection",
-        bridge=("query_tokens", "qformer", "language_projection"),
-        language="language_model",
-        prompt="qformer",
+    "instructblip": replace(
+        _BLIP2,
         # the text branch of the Q-Former's last layer: only query positions are read from it
         inert=(
             "qformer.encoder.layer.{last}.intermediate.",
             "qformer.encoder.layer.{last}.output.",
         ),
     ),
-    "blip-2": Family(
-        vision="vision_model",
-        projection="language_projection",
-        bridge=("query_tokens", "qformer", "language_projection"),
-        language="language_model",
-        prompt="qformer",
-    ),
+    "blip-2": _BLIP2,
     "llava": _LLAVA,
-    "llava_onevision": _LLAVA,
+    "llava_onevision": replace(_LLAVA, bridge=("model.multi_modal_projector", "model.image_newline")),
     "qwen2_vl": _QWEN_VL,
     "qwen2_5_vl": _QWEN_VL,
-    "qwen3_vl": Family(
-        vision="model.visual",
-        projection="model.visual.merger",
-        bridge=("model.visual.merger", "model.visual.deepstack_merger_list"),
-        language="model.language_model",
-    ),
+    "qwen3_vl": replace(_QWEN_VL, bridge=("model.visual.merger", "model.visual.deepstack_merger_list")),
     "idefics3": _IDEFICS3,
     "smolvlm": _IDEFICS3,
-    "paligemma": Family(
-        vision="model.vision_tower",
-        projection="model.multi_modal_projector",
-        bridge=("model.multi_modal_projector",),
-        language="model.language_model",
-        prompt="prefix",
-    ),
+    "paligemma": replace(_LLAVA, prompt="prefix"),
     "gemma3": _LLAVA,
     "internvl": _LLAVA,
 }

@@ -155,9 +155,9 @@ class LMM(DynamicModule):  # type: ignore[misc]
         return self._family
 
     @property
-    def vision_tower(self) -> nn.Module:
+    def vision_tower(self) -> Any:
         """The stock vision tower."""
-        tower: nn.Module = self.hf.get_submodule(self.family.vision)
+        tower = self.hf.get_submodule(self.family.vision)
         return tower.tower if isinstance(tower, FeaturesOrPixels) else tower
 
     def tower_weights(self) -> dict[str, Tensor]:

@@ -114,13 +114,18 @@ def set_training(module: nn.Module, mode: bool) -> None:
     Layers that gradient checkpointing was turned on for count as in training, or they would keep their activations;
     see `checkpoint_activations`.
     """
+    _set_trainable_training(module, mode)
+    for layer in module.modules():
+        if isinstance(layer, GradientCheckpointingLayer) and layer.gradient_checkpointing:
+            layer.training = mode
+
+
+def _set_trainable_training(module: nn.Module, mode: bool) -> None:
     module.training = mode
     for child in module.children():
         weights = list(child.parameters())
         # a module without weights, such as dropout, goes with the one it stands in
-        set_training(child, mode and (not weights or any(weight.requires_grad for weight in weights)))
-        if isinstance(child, GradientCheckpointingLayer) and child.gradient_checkpointing:
-            child.training = mode
+        _set_trainable_training(child, mode and (not weights or any(weight.requires_grad for weight in weights)))
 
 
 def checkpoint_activations(hf: Any) -> None:

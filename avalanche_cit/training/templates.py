@@ -55,6 +55,8 @@ class AccumulatedUpdate:
     memory runs out, the step is begun anew with micro-batches of half the size, which are kept from then on.
     """
 
+    micro_batch_size: int | None
+
     def training_epoch(self: Any, **kwargs: Any) -> None:
         """Train on every mini-batch of the data loader once."""
         for batch in self.dataloader:
@@ -168,7 +170,7 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
                 raise UserError(f"{name} is {number}: it must be above 0")
         if micro_batch_size is not None and micro_batch_size <= 0:
             raise UserError(f"micro_batch_size is {micro_batch_size}: it must be above 0")
-        self.micro_batch_size: int | None = micro_batch_size
+        self.micro_batch_size = micro_batch_size
         self.max_grad_norm = max_grad_norm
         self.bf16 = bf16
         self.eval_loss = eval_loss

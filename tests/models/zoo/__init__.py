@@ -53,7 +53,7 @@ def checkpoint(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _written[name]
 
 
-def write(name: str, folder: Path, seed: int = 0) -> None:
+def write(name: str, folder: Path, seed: int = 1) -> None:
     """Write a family's checkpoint; the seed fixes its weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -13,7 +13,7 @@ WIDTH = 32
 Checkpoint = tuple[Any, Any]
 """A stock model and its stock processor."""
 
-EMBEDDING, GAIN = 0.1, 2.0
+EMBEDDING, GAIN = 0.05, 2.0
 """Standard deviation of embeddings, and of what a matrix makes of inputs of unit variance."""
 
 DECODER = {

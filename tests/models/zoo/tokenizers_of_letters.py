@@ -1,4 +1,4 @@
-"""Tokenizers that spell any ASCII text letter by letter, each of the class and with the special tokens of its family."""
+"""Tokenizers that spell any ASCII text letter by letter, each of its family's class and with its special tokens."""
 
 from tokenizers import pre_tokenizers
 from transformers import (
