@@ -14,7 +14,8 @@ from avalanche.training.plugins import EvaluationPlugin
 from datasets import Dataset
 
 from avalanche_cit.benchmarks.catalogue import benchmark_tasks, find_benchmark
-from avalanche_cit.benchmarks.images import without_unreadable
+from avalanche_cit.benchmarks.images import side_by_side, without_unreadable
+from avalanche_cit.benchmarks.instruction_data import images_of
 from avalanche_cit.benchmarks.lengths import without_too_long
 from avalanche_cit.benchmarks.scenario import instruction_benchmark
 from avalanche_cit.benchmarks.task import Task
@@ -315,10 +316,13 @@ def _scored(config: RunConfig, task: Task) -> Dataset:
 
 
 def _keep_pictures(folder: Path, file: MatrixFile, data: Mapping[str, Dataset]) -> None:
-    """Keep the pictures of the samples that the report shows."""
+    """Keep the pictures of the samples that the report shows; one without an image has none."""
     for task in file.tasks:
         rows = {sample_id: i for i, sample_id in enumerate(data[task]["id"])}
         for example in choose_examples(read_examples(folder, task, file.rows)):
+            images = [image.convert("RGB") for image in images_of(data[task][rows[example.id]])]
+            if not images:
+                continue
             target = picture_file(folder, task, example.id)
             target.parent.mkdir(parents=True, exist_ok=True)
-            data[task][rows[example.id]]["image"].convert("RGB").save(target)
+            side_by_side(images).save(target)

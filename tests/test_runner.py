@@ -4,16 +4,19 @@ import dataclasses
 import json
 from importlib import resources
 
+import datasets
 import pytest
 import yaml
 from PIL import Image
 
 from avalanche_cit.benchmarks.catalogue import benchmark_tasks
+from avalanche_cit.benchmarks.instruction_data import FEATURES
 from avalanche_cit.errors import UserError
 from avalanche_cit.evaluation.matrix_file import MatrixFile
+from avalanche_cit.logging.report import write_report
 from avalanche_cit.models.frozen_prefix import VisionFeatures
 from avalanche_cit.run_config import STRATEGIES, RunConfig
-from avalanche_cit.runner import run
+from avalanche_cit.runner import _keep_pictures, run
 
 SMALL = {"train_samples": 24, "validation_samples": 4, "test_samples": 8, "epochs": 1, "batch_size": 8, "threads": 1}
 
@@ -197,6 +200,40 @@ def test_validation_stream_is_scored_at_the_end_alone(tmp_path, strategy):
 def _on_test(config, tmp_path):
     run(dataclasses.replace(config, stream="test"), tmp_path / "test")
     return tmp_path / "test"
+
+
+# --- Pictures for the report ------------------------------------------------------------------------------------------
+
+
+def test_the_report_has_the_images_of_a_sample_side_by_side_and_goes_without(tmp_path):
+    for colour in ("red", "blue"):
+        Image.new("L" if colour == "red" else "RGB", (8, 4), 9 if colour == "red" else colour).save(
+            tmp_path / f"{colour}.png"
+        )
+    images = {"none": (), "one": ("red",), "two": ("red", "blue")}
+    row = {"instruction": "?", "target": "red", "references": ["red"], "task": "reds", "choices": None}
+    rows = [
+        {**row, "id": name, "image": (*paths, None)[0], "more_images": paths[1:] or None}
+        for name, paths in ((name, [str(tmp_path / f"{colour}.png") for colour in of]) for name, of in images.items())
+    ]
+    data = datasets.Dataset.from_list(rows, features=FEATURES)
+    (tmp_path / "run" / "predictions" / "initial").mkdir(parents=True)
+    lines = [
+        {"id": name, "instruction": "?", "prediction": "a", "references": ["red"], "score": 0.0} for name in images
+    ]
+    (tmp_path / "run" / "predictions" / "initial" / "reds.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    file = MatrixFile(
+        "sequence", "mine", "seqft", "m", 0, ["reds"], [], ["exact_match"], ["initial"], [[0.0]], {}, False
+    )
+
+    _keep_pictures(tmp_path / "run", file, {"reds": data})
+    file.write(tmp_path / "run")
+    write_report([tmp_path / "run"], tmp_path / "report.html")
+
+    kept = {path.stem: Image.open(path) for path in (tmp_path / "run" / "examples" / "reds").iterdir()}
+    assert {name: picture.size for name, picture in kept.items()} == {"one": (8, 4), "two": (16, 4)}
+    assert [kept["two"].getpixel(place) for place in ((0, 0), (15, 3))] == [(9, 9, 9), (0, 0, 255)]
+    assert (tmp_path / "report.html").stat().st_size > 0
 
 
 # --- Bad samples ------------------------------------------------------------------------------------------------------

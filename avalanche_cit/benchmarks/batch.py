@@ -58,9 +58,9 @@ class InstructionBatch:
 
     Attributes:
         tasks: Each sample's task.
-        rows: Each sample's row (id, instruction, target, references, choices), image left out.
+        rows: Each sample's row (id, instruction, target, references, choices), images left out.
         prompts: Each sample's rendered text input.
-        image_keys: Each sample's image, named by its content or path; None where a sample has no image.
+        image_keys: Each sample's first image, named by its content or path; None where a sample has no image.
         images: Image inputs, or None where the features of every image are already known.
         inputs: Text tensors of the training forward pass, each (B, ...).
         prompt_inputs: Text tensors to generate from, each (B, ...).

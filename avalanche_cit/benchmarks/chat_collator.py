@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from PIL import Image
 from torch import Tensor
 
 from avalanche_cit.benchmarks.batch import ImageInputs, TextInputs, padded
-from avalanche_cit.benchmarks.collator import InstructionCollator, decode_image, decoder_inputs
+from avalanche_cit.benchmarks.collator import InstructionCollator, check_images, decode_images, decoder_inputs, named
 from avalanche_cit.benchmarks.scenario import Example
+from avalanche_cit.errors import UserError
 
 _TEXT = ("input_ids", "attention_mask")
 _KINDS = ("token_type_ids", "mm_token_type_ids")  # of each token: image or text; prefix or answer
@@ -24,7 +24,7 @@ _KINDS = ("token_type_ids", "mm_token_type_ids")  # of each token: image or text
 class ChatCollator(InstructionCollator):
     """Makes mini-batches for a model with a chat template.
 
-    A sample without an image is a question without one, if the model takes that.
+    All images of a sample stand before its question, in order; a sample without an image is a question alone.
     """
 
     answer_kind: ClassVar[list[int]] = [0]  # text like any other
@@ -37,10 +37,16 @@ class ChatCollator(InstructionCollator):
         texts: list[dict[str, list[int]]] = []
         answers = []
         for example, prompt in zip(examples, prompts, strict=True):
-            images = self._images(example)
+            images = decode_images(example)
             asked, answered = self._texts(prompt, example.row["target"], len(images))
             options = {"add_special_tokens": not _starts_with(asked, tokenizer.bos_token)}
-            encoded = self.processor(images=images or None, text=asked, return_tensors="pt", **options)
+            try:
+                encoded = self.processor(
+                    images=[images] if images else None, text=[asked], return_tensors="pt", **options
+                )
+            except ValueError as error:  # a picture too thin, a chat template without a place for one
+                reason = " ".join(str(error).split())
+                raise UserError(f"{named(example)}: the model's processor refuses it ({reason})") from error
             texts.append({name: encoded[name][0].tolist() for name in encoded if name in ("input_ids", *_KINDS)})
             pictures.append({name: encoded[name] for name in encoded if name not in (*_TEXT, *_KINDS, "labels")})
             answers.append(self._answer_ids(asked, answered, example.row["target"], options))
@@ -54,9 +60,6 @@ class ChatCollator(InstructionCollator):
                 whole = [kind + self.answer_kind * len(answer) for kind, answer in zip(kinds, answers, strict=True)]
                 inputs[name], prompt_inputs[name] = padded(whole, 0), padded(kinds, 0, left=True)
         return ImageInputs.joined(pictures), inputs, prompt_inputs, labels
-
-    def _images(self, example: Example) -> list[Image.Image]:
-        return [] if example.row["image"] is None else [decode_image(example)]
 
     def _texts(self, prompt: str, target: str, images: int) -> tuple[str, str]:
         """Render the question, and the question with its answer."""
@@ -84,8 +87,12 @@ class PrefixCollator(ChatCollator):
 
     answer_kind: ClassVar[list[int]] = [1]  # not of the prefix
 
-    def _images(self, example: Example) -> list[Image.Image]:
-        return [decode_image(example)]
+    def _encode(
+        self, examples: Sequence[Example], prompts: Sequence[str], keys: Sequence[str | None]
+    ) -> tuple[ImageInputs | None, TextInputs, TextInputs, Tensor]:
+        for example in examples:
+            check_images(example, several=True)
+        return super()._encode(examples, prompts, keys)
 
     def _texts(self, prompt: str, target: str, images: int) -> tuple[str, str]:
         return f"{self.processor.image_token * images}{prompt}", target

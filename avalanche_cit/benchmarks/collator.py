@@ -18,8 +18,11 @@ from PIL import Image
 
 from avalanche_cit.benchmarks.batch import IGNORED, ImageInputs, InstructionBatch, MiniBatch, TextInputs, padded
 from avalanche_cit.benchmarks.images import UnreadableImageError, decoded
+from avalanche_cit.benchmarks.instruction_data import images_of
 from avalanche_cit.benchmarks.scenario import Example
 from avalanche_cit.errors import UserError
+
+_IMAGES = ("image", "more_images")  # columns that batches leave out
 
 
 class SampleTooLongError(UserError):
@@ -48,25 +51,29 @@ class InstructionCollator(ABC):
         known_images: Keys of images that need no decoding, because their features are cached.
 
     Raises:
-        UserError: A sample is longer than the model takes, or has an image that cannot be read, or no image where the
-            model needs one; the sample is named.
+        UserError: A sample is longer than the model takes, has an image that cannot be read, has no image or several
+            where the model does not take that, or has a text with a token in it that stands for an image; the sample
+            is named.
     """
 
     def __init__(self, processor: Any, limits: TextLimits, *, known_images: Container[str] = ()) -> None:
         self.processor = processor
         self.limits = limits
         self.known_images = known_images
+        self._placeholders = _placeholders(processor)
 
     def __call__(self, samples: Sequence[Sequence[Any]]) -> MiniBatch:
         """Collate samples ``(Example, task_label)``."""
         examples: list[Example] = [sample[0] for sample in samples]
         task_ids = torch.tensor([sample[-1] for sample in samples], dtype=torch.long)
         prompts = [example.task.render(example.row) for example in examples]
+        for example, prompt in zip(examples, prompts, strict=True):
+            self._check_texts(example, prompt)
         keys = [image_key(example.row["image"]) for example in examples]
         images, inputs, prompt_inputs, labels = self._encode(examples, prompts, keys)
         batch = InstructionBatch(
             tasks=[example.task for example in examples],
-            rows=[{name: value for name, value in example.row.items() if name != "image"} for example in examples],
+            rows=[{name: example.row[name] for name in example.row if name not in _IMAGES} for example in examples],
             prompts=prompts,
             image_keys=keys,
             images=images,
@@ -91,12 +98,22 @@ class InstructionCollator(ABC):
     ) -> tuple[ImageInputs | None, TextInputs, TextInputs, torch.Tensor]:
         """Return image inputs, text inputs to train on, text inputs to generate from, and labels."""
 
+    def _check_texts(self, example: Example, prompt: str) -> None:
+        """Check that no text would be taken for an image."""
+        for what, text in (("text input", prompt), ("target", example.row["target"])):
+            for token in self._placeholders:
+                if token in text:
+                    raise UserError(
+                        f"{named(example)}: its {what} holds {token!r}, which the model takes for an image; write it "
+                        "in another way"
+                    )
+
     def _check_length(self, example: Example, tokens: int) -> None:
         """Check a sample's tokens, those of its answer included: of its own, or as many as may be generated."""
         limit = self.limits.max_tokens
         if limit is not None and tokens > limit:
             raise SampleTooLongError(
-                f"task '{example.task.name}', sample '{example.row['id']}': it has {tokens} tokens, those of image and "
+                f"{named(example)}: it has {tokens} tokens, those of image and "
                 f"answer included, the model takes {limit}; shorten the prompt, use a smaller image or a smaller "
                 "max_new_tokens, or leave such samples out with --on-bad-sample skip"
             )
@@ -134,20 +151,58 @@ def image_key(image: dict[str, Any] | None) -> str | None:
     return hashlib.sha256(image["bytes"]).hexdigest()
 
 
-def decode_image(example: Example) -> Image.Image:
-    """Decode a sample's image to RGB.
+def named(example: Example) -> str:
+    """Name a sample at the beginning of an error."""
+    return f"task '{example.task.name}', sample '{example.row['id']}'"
+
+
+def check_images(example: Example, *, several: bool) -> None:
+    """Check a sample for a model that takes one image, or one at least.
 
     Raises:
-        UserError: There is no image, or it cannot be read; the message names the sample.
+        UserError: The sample has no image, or several where the model takes one.
     """
-    image = example.row["image"]
-    where = f"task '{example.task.name}', sample '{example.row['id']}'"
-    if image is None:
-        raise UserError(f"{where}: it has no image, and the model needs one for each sample")
-    try:
-        return decoded(image)
-    except UnreadableImageError as error:
-        raise UserError(
-            f"{where}: cannot read the image {image['path']}: "
-            f"{error}; mend the file, or leave such samples out with --on-bad-sample skip"
-        ) from error
+    images = len(images_of(example.row))
+    if images == 1 or (images and several):
+        return
+    has = f"{images} images" if images else "no image"
+    takes = "at least one image" if several else "one image"
+    raise UserError(
+        f"{named(example)}: it has {has}, the model takes {takes} for each sample; leave such samples out of the data, "
+        "or take another model"
+    )
+
+
+def decode_image(example: Example) -> Image.Image:
+    """Decode a sample's only image to RGB.
+
+    Raises:
+        UserError: There is no image, there are several, or it cannot be read; the message names the sample.
+    """
+    check_images(example, several=False)
+    return decode_images(example)[0]
+
+
+def decode_images(example: Example) -> list[Image.Image]:
+    """Decode all images of a sample to RGB, in order; none where it has none.
+
+    Raises:
+        UserError: An image cannot be read; the message names the sample.
+    """
+    images = []
+    for image in images_of(example.row):
+        try:
+            images.append(decoded(image))
+        except UnreadableImageError as error:
+            raise UserError(
+                f"{named(example)}: cannot read the image {image['path']}: "
+                f"{error}; mend the file, or leave such samples out with --on-bad-sample skip"
+            ) from error
+    return images
+
+
+def _placeholders(processor: Any) -> list[str]:
+    """Return the texts that a processor, or the model, takes for an image or a video."""
+    tokens = [str(token) for token in processor.all_special_multimodal_tokens]
+    ids = [token for token in (*processor.image_token_ids, *processor.video_token_ids) if token is not None]
+    return list(dict.fromkeys([*tokens, *processor.tokenizer.convert_ids_to_tokens(ids)]))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import datasets
 import pandas as pd
@@ -53,6 +53,8 @@ class SplitReport:
         files: Each annotation file with its sha256; None for one that cannot be read.
         samples: How many samples there are; None where they could not be read.
         expected: How many there should be, where the benchmark file says it.
+        without_image: How many samples have no image.
+        several_images: How many samples have more than one.
         found: How many samples have each kind of problem, by its name.
         rendered: A few samples: ``id``, ``prompt`` and ``target``.
     """
@@ -60,6 +62,8 @@ class SplitReport:
     files: dict[str, str | None]
     samples: int | None = None
     expected: int | None = None
+    without_image: int = 0
+    several_images: int = 0
     found: dict[str, int] = field(default_factory=dict)
     rendered: list[dict[str, str]] = field(default_factory=list)
 
@@ -128,12 +132,14 @@ def examine_task(
             problems.append(Problem("error", split, str(error)))
             continue
         samples = sample_frame(data)
-        if decode:
-            samples = samples.join(examine_images(data, f"{definition.name}, {split}"))
+        pictures = examine_images(data, f"{definition.name}, {split}") if decode else image_paths(data).to_frame("file")
+        per_sample = pictures.index.value_counts()
+        report.without_image = len(samples) - len(per_sample)
+        report.several_images = int((per_sample > 1).sum())
         where = str(annotations[0]) if annotations else f"task '{definition.name}', split '{split}'"
-        problems += _examine_split(samples, report, definition, split, where, count_tokens)
+        problems += _examine_split(samples, pictures, report, definition, split, where, count_tokens)
         report.rendered = rendered_samples(data, definition.prompt)
-        images[split] = samples["content" if decode else "image"].dropna()
+        images[split] = pictures["content" if decode else "file"].dropna()
     for split in ("validation", "test"):
         if "train" in images and split in images:
             problems += _overlap(images["train"], images[split], reports[split], split)
@@ -165,11 +171,15 @@ def checksum(file: Path) -> str | None:
 
 
 def sample_frame(data: datasets.Dataset) -> pd.DataFrame:
-    """Return what the doctor looks at, a row per sample: ``id``, ``image`` (its file), ``instruction``, ``target``,
-    ``references`` (how many)."""
+    """Return what the doctor looks at, a row per sample: ``id``, ``image`` (its files, as one text; missing where the
+    data hold one), ``instruction``, ``target``, ``references`` (how many)."""
     table = data.select_columns(["id", "instruction", "target", "references"]).with_format("arrow")[:]
     texts = table.select(["id", "instruction", "target"]).to_pandas()
-    return texts.assign(image=image_paths(data), references=pc.list_value_length(table["references"]).to_pandas())
+    files: list[list[Any]] = [[] for _ in range(len(texts))]
+    for place, path in image_paths(data).items():
+        files[place].append(path)
+    images = [None if any(pd.isna(of_sample)) else ", ".join(of_sample) for of_sample in files]
+    return texts.assign(image=images, references=pc.list_value_length(table["references"]).to_pandas())
 
 
 def missing_files(paths: pd.Series) -> pd.Series:
@@ -191,6 +201,7 @@ def rendered_samples(data: datasets.Dataset, prompt: str) -> list[dict[str, str]
 
 def _examine_split(
     samples: pd.DataFrame,
+    images: pd.DataFrame,
     report: SplitReport,
     definition: TaskDefinition,
     split: str,
@@ -213,13 +224,21 @@ def _examine_split(
     if report.expected not in (None, report.samples):
         text = f"{where}: holds {report.samples:,} samples, {report.expected:,} are expected; check the file's version"
         problems.append(Problem("warning", split, text))
-    missing = missing_files(samples["image"])
-    check("error", "missing_images", missing, "have no image file", "fetch them, or check 'images'")
-    if "problem" in samples:
-        unreadable = samples["problem"].notna() & ~missing
-        pairs = zip(samples["image"], samples["problem"], strict=True)
-        samples["image_problem"] = [f"{image}: {problem}" for image, problem in pairs]
-        check("error", "unreadable_images", unreadable, "have an image that cannot be read", "fetch the file again")
+
+    def check_images(name: str, bad: pd.Series, shown: pd.Series, what: str, mend: str) -> None:
+        """Note the samples of images that are bad."""
+        first = shown[bad][~images.index[bad].duplicated()]
+        samples[_SHOWN[name]] = first  # of each sample its first bad image
+        check("error", name, samples[_SHOWN[name]].notna(), what, mend)
+
+    missing = missing_files(images["file"])
+    check_images("missing_images", missing, images["file"], "have no image file", "fetch them, or check 'images'")
+    if "problem" in images:
+        unreadable = images["problem"].notna() & ~missing
+        pairs = zip(images["file"], images["problem"], strict=True)
+        shown = pd.Series([f"{file}: {problem}" for file, problem in pairs], images.index, dtype=object)
+        what = "have an image that cannot be read"
+        check_images("unreadable_images", unreadable, shown, what, "fetch the file again")
     none = samples["references"].fillna(0) == 0
     check("error", "no_reference", none, "have no answer to be scored against", "remove them, or add an answer")
     if asks:
@@ -237,8 +256,8 @@ def _examine_split(
 
 
 _SHOWN = {
-    "missing_images": "image",
-    "unreadable_images": "image_problem",
+    "missing_images": "missing_image",
+    "unreadable_images": "unreadable_image",
     "duplicates": "target",
     "long_answers": "target",
 }

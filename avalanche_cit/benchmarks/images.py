@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from avalanche_cit.benchmarks.instruction_data import image_paths
+from avalanche_cit.benchmarks.instruction_data import image_paths, images_of
 from avalanche_cit.benchmarks.task import Task
 from avalanche_cit.errors import UserError
 
@@ -46,6 +46,18 @@ def decoded(image: Mapping[str, Any]) -> Image.Image:
         raise UnreadableImageError(" ".join(reason.split()) or type(error).__name__) from error
 
 
+def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+    """Return one picture of a sample's images, from left to right, all as high as the highest."""
+    height = max(image.height for image in images)
+    scaled = [image.resize((max(1, round(image.width * height / image.height)), height)) for image in images]
+    page = Image.new("RGB", (sum(image.width for image in scaled), height))
+    left = 0
+    for image in scaled:
+        page.paste(image, (left, 0))
+        left += image.width
+    return page
+
+
 def examine_images(data: datasets.Dataset, title: str) -> pd.DataFrame:
     """Decode every image of a data set, in parallel, each file once, with a progress bar.
 
@@ -54,31 +66,39 @@ def examine_images(data: datasets.Dataset, title: str) -> pd.DataFrame:
         title: Stands before the bar.
 
     Returns:
-        A row per sample: ``problem`` (why the image cannot be read; missing where it can) and ``content`` (a checksum
-        of the encoded image; missing where there is no file).
+        A row per image, indexed as `image_paths` is: ``file`` (missing where the data hold the image), ``problem`` (why
+        it cannot be read; missing where it can) and ``content`` (a checksum of the encoded image; missing where there
+        is no file).
     """
     paths = image_paths(data)
     files = paths.dropna().unique()
-    inside = np.flatnonzero(paths.isna()).tolist()
-    undecoded = data.cast_column("image", datasets.Image(decode=False))
+    inside = paths.index[paths.isna()].unique().tolist()
+    undecoded = data.select_columns(["image", "more_images"]).with_format("arrow")
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(files) + len(inside), desc=title, unit="image", dynamic_ncols=True) as bar,
+        tqdm(total=len(files) + int(paths.isna().sum()), desc=title, unit="image", dynamic_ncols=True) as bar,
     ):
 
-        def examine(item: str | int) -> tuple[str | None, str | None]:
-            found = _examine_file(item) if isinstance(item, str) else _examine(undecoded[item]["image"]["bytes"])
+        def of_file(file: str) -> tuple[str | None, str | None]:
+            found = _examine_file(file)
             bar.update()
             return found
 
-        of_file = dict(zip(files, pool.map(examine, files), strict=True))
-        of_row = dict(zip(inside, pool.map(examine, inside), strict=True))
-    found = [of_file[path] if isinstance(path, str) else of_row[row] for row, path in enumerate(paths)]
-    return pd.DataFrame(found, columns=["problem", "content"], dtype=object)
+        def held_by(place: int) -> list[tuple[str | None, str | None]]:
+            encoded = [image["bytes"] for image in images_of(undecoded[place].to_pylist()[0])]
+            found = [_examine(content) for content in encoded if content is not None]
+            bar.update(len(found))
+            return found
+
+        examined = dict(zip(files, pool.map(of_file, files), strict=True))
+        held = {place: iter(found) for place, found in zip(inside, pool.map(held_by, inside), strict=True)}
+    found = [examined[path] if isinstance(path, str) else next(held[place]) for place, path in paths.items()]
+    frame = pd.DataFrame(found, columns=["problem", "content"], index=paths.index, dtype=object)
+    return frame.assign(file=paths)
 
 
 def without_unreadable(task: Task) -> tuple[Task, dict[str, int]]:
-    """Leave out the samples of a task whose image cannot be read.
+    """Leave out the samples of a task that have an image which cannot be read. One without an image stays.
 
     Returns:
         The task without them, and how many samples of each split were left out.
@@ -93,11 +113,12 @@ def without_unreadable(task: Task) -> tuple[Task, dict[str, int]]:
     """
     kept, left_out = {}, {}
     for split, data in {"train": task.train, "validation": task.validation, "test": task.test}.items():
-        problems = examine_images(data, f"images of {task.name}, {split}")["problem"]
-        readable = np.flatnonzero(problems.isna())
+        problems = examine_images(data, f"images of {task.name}, {split}")["problem"].dropna()
+        readable = np.setdiff1d(np.arange(len(data)), problems.index)
         if not len(readable):
             raise UserError(
-                f"task '{task.name}', split '{split}': not one image can be read ({problems.iloc[0]}); "
+                f"task '{task.name}', split '{split}': every sample has an image that cannot be read "
+                f"({problems.iloc[0]}); "
                 "see experiments/doctor.py --decode"
             )
         left_out[split] = len(data) - len(readable)

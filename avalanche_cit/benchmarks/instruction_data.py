@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import datasets
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 from datasets.arrow_writer import ArrowWriter
 
@@ -32,12 +35,15 @@ class ImageBytes(TypedDict):
 class Sample(TypedDict):
     """One vision-language instruction, as readers yield it.
 
-    ``image`` is the path of an image file, or the encoded image itself. ``references`` holds every accepted answer or
-    caption (ten annotators' answers stay ten entries); ``target`` is the text trained on, usually one of them.
+    ``image`` is the path of an image file, or the encoded image itself; None where the sample has no image.
+    ``more_images`` holds its second and further images, left away or None where there are none. ``references`` holds
+    every accepted answer or caption (ten annotators' answers stay ten entries); ``target`` is the text trained on,
+    usually one of them.
     """
 
     id: str
-    image: str | ImageBytes
+    image: str | ImageBytes | None
+    more_images: NotRequired[Sequence[str | ImageBytes] | None]
     instruction: str
     target: str
     references: list[str]
@@ -49,6 +55,7 @@ FEATURES = datasets.Features(
     {
         "id": datasets.Value("string"),
         "image": datasets.Image(),
+        "more_images": datasets.List(datasets.Image()),
         "instruction": datasets.Value("string"),
         "target": datasets.Value("string"),
         "references": datasets.List(datasets.Value("string")),
@@ -96,16 +103,38 @@ def instruction_data(samples: Callable[[], Iterator[Sample]], *, cache_dir: Path
         raise UserError(f"{file}: not a readable Arrow file; delete it, and the next run writes it again") from error
 
 
+def images_of(row: Mapping[str, Any]) -> list[Any]:
+    """Return all images of a row, in order, as the row holds them: encoded, or decoded.
+
+    Example:
+        >>> [image["path"] for image in images_of(example.row)]
+        ['before.png', 'after.png']
+    """
+    return [image for image in (row["image"], *(row["more_images"] or [])) if image is not None]
+
+
 def image_paths(data: datasets.Dataset) -> pd.Series:
-    """Return the image file of every row, in order, without decoding anything; missing where the data hold the image.
+    """Return the file of every image, without decoding anything; missing where the data hold the image.
+
+    The images of a sample stand together, in order, and the index is its place in the data: a place that is not in the
+    index is that of a sample without an image.
 
     Example:
         >>> image_paths(data)[0]
         'cat.png'
     """
-    images = data.select_columns("image").with_format("arrow")[:]["image"].combine_chunks()
+    table = data.select_columns(["image", "more_images"]).with_format("arrow")[:]
+    has_image = pc.is_valid(table["image"]).to_numpy()
+    more = pc.fill_null(pc.list_value_length(table["more_images"]), 0).to_numpy()
+    first = pd.Series(_paths(table["image"])[has_image], np.flatnonzero(has_image))
+    further = pd.Series(_paths(pc.list_flatten(table["more_images"])), np.repeat(np.arange(len(more)), more))
+    return pd.concat([first, further]).sort_index(kind="stable")
+
+
+def _paths(images: pa.ChunkedArray) -> npt.NDArray[np.object_]:
     embedded = pc.is_valid(pc.struct_field(images, "bytes"))
-    return pc.if_else(embedded, None, pc.struct_field(images, "path")).to_pandas()
+    paths: npt.NDArray[np.object_] = pc.if_else(embedded, None, pc.struct_field(images, "path")).to_pandas().to_numpy()
+    return paths.astype(object)
 
 
 def _write(samples: Iterator[Sample], file: Path) -> None:
@@ -116,6 +145,7 @@ def _write(samples: Iterator[Sample], file: Path) -> None:
             for rows in _batches(samples):
                 columns = {name: [row[name] for row in rows] for name in FEATURES}
                 columns["image"] = [_stored(image) for image in columns["image"]]
+                columns["more_images"] = [images and [_stored(i) for i in images] for images in columns["more_images"]]
                 writer.write_batch(columns)
             writer.finalize()
         unfinished.replace(file)
@@ -127,8 +157,9 @@ def _batches(samples: Iterator[Sample]) -> Iterator[list[dict[str, Any]]]:
     batch: list[dict[str, Any]] = []
     size = 0
     for sample in samples:
-        batch.append(dict(sample))
-        size += 0 if isinstance(sample["image"], str) else len(sample["image"]["bytes"])
+        row = {"more_images": None, **sample}
+        batch.append(row)
+        size += sum(0 if isinstance(image, str) else len(image["bytes"]) for image in images_of(row))
         if len(batch) == _ROWS_PER_BATCH or size >= _BYTES_PER_BATCH:
             yield batch
             batch, size = [], 0
@@ -136,5 +167,7 @@ def _batches(samples: Iterator[Sample]) -> Iterator[list[dict[str, Any]]]:
         yield batch
 
 
-def _stored(image: str | ImageBytes) -> dict[str, Any]:
+def _stored(image: str | ImageBytes | None) -> dict[str, Any] | None:
+    if image is None:
+        return None
     return {"path": image, "bytes": None} if isinstance(image, str) else dict(image)

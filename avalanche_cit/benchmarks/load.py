@@ -9,7 +9,10 @@ from typing import Any, get_args, get_type_hints
 
 import datasets
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from avalanche_cit.benchmarks.benchmark_file import HELD_OUT, SPLITS, TaskDefinition
 from avalanche_cit.benchmarks.instruction_data import image_paths
@@ -118,18 +121,32 @@ def _is_path(hint: Any) -> bool:
 
 
 def _hold_out(train: datasets.Dataset, definition: TaskDefinition) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Part the training split by image: every n-th image, in order of appearance, goes with all its samples."""
+    """Part the training split by image: every n-th image, in order of appearance, goes with all its samples.
+
+    Images that share a sample count as one, and so does each sample without an image.
+    """
     one_in: int = definition.splits["validation"][HELD_OUT]
     paths = image_paths(train)
     if paths.isna().any():
         raise UserError(f"task '{definition.name}': images inside the data have no name to be held out by; give files")
-    held = pd.factorize(paths)[0] % one_in == one_in - 1
+    groups = _linked_by_images(paths, len(train))
+    held = groups % one_in == one_in - 1
     if not held.any():
         raise UserError(
-            f"task '{definition.name}': has {paths.nunique()} training images, one in {one_in} holds out none; "
+            f"task '{definition.name}': has {groups.max() + 1} training images, one in {one_in} holds out none; "
             f"lower '{HELD_OUT}'"
         )
     return train.select(np.flatnonzero(~held)), train.select(np.flatnonzero(held))
+
+
+def _linked_by_images(paths: pd.Series, samples: int) -> npt.NDArray[np.int64]:
+    """Number the samples, (N,), so that any two have one number that an image, or a chain of images, links."""
+    images, names = pd.factorize(paths)
+    size = samples + len(names)  # a graph of samples and images
+    links = coo_matrix((np.ones(len(paths)), (paths.index, samples + images)), shape=(size, size))
+    _, groups = connected_components(links, directed=False)
+    numbers: npt.NDArray[np.int64] = pd.factorize(groups[:samples])[0]
+    return numbers
 
 
 def _strided(data: datasets.Dataset, rows: int | None) -> datasets.Dataset:

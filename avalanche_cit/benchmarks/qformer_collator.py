@@ -12,8 +12,10 @@ from avalanche_cit.benchmarks.collator import (
     InstructionCollator,
     SampleTooLongError,
     TextLimits,
+    check_images,
     decode_image,
     decoder_inputs,
+    named,
     with_mask,
 )
 from avalanche_cit.benchmarks.scenario import Example
@@ -59,6 +61,8 @@ class QFormerCollator(InstructionCollator):
     def _encode(
         self, examples: Sequence[Example], prompts: Sequence[str], keys: Sequence[str | None]
     ) -> tuple[ImageInputs | None, TextInputs, TextInputs, Tensor]:
+        for example in examples:
+            check_images(example, several=False)
         known = all(key is not None and key in self.known_images for key in keys)
         images = None
         if not known:
@@ -96,7 +100,7 @@ class QFormerCollator(InstructionCollator):
         for example, ids in zip(examples, rows, strict=True):
             if len(ids) > self.max_instruction_tokens:
                 raise SampleTooLongError(
-                    f"task '{example.task.name}', sample '{example.row['id']}': its text input has {len(ids)} tokens, "
+                    f"{named(example)}: its text input has {len(ids)} tokens, "
                     f"the model takes {self.max_instruction_tokens}; shorten the prompt, or leave such samples out "
                     "with --on-bad-sample skip"
                 )

@@ -6,10 +6,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import datasets
 from matplotlib.figure import Figure
 
-from avalanche_cit.benchmarks.images import UnreadableImageError, decoded
+from avalanche_cit.benchmarks.images import UnreadableImageError, decoded, side_by_side
+from avalanche_cit.benchmarks.instruction_data import images_of
 from avalanche_cit.benchmarks.scenario import strided_indices
 from avalanche_cit.benchmarks.task import Task
 
@@ -28,8 +28,8 @@ def contact_sheet(
 ) -> Figure:
     """Draw samples of every task, evenly strided over a split, in the order of the tasks.
 
-    Small pictures are enlarged and keep their proportions; a long prompt or target is cut. Where a picture cannot be
-    read, the reason stands in its place.
+    Small pictures are enlarged and keep their proportions; a long prompt or target is cut. Several images of a sample
+    stand side by side. Where a picture cannot be read, or there is none, that stands in its place.
 
     Args:
         benchmark_name: Stands at the top.
@@ -61,15 +61,20 @@ def contact_sheet(
         counts = "  ·  ".join(f"{name} {len(rows):,}" for name, rows in data.items())
         put(_EDGE, top + 0.1, task.name, fontsize=11, fontweight="bold", color=_INK)
         put(_EDGE, top + 0.33, f"{counts}  ·  scored by {task.score}", fontsize=9, color=_MUTED)
-        encoded = data[split].cast_column("image", datasets.Image(decode=False))
-        for column, sample in enumerate(encoded.select(strided_indices(len(encoded), per_task))):
+        shown = data[split].select(strided_indices(len(data[split]), per_task))
+        for column, sample in enumerate(shown.with_format("arrow")[:].to_pylist()):  # images stay encoded
             left = _EDGE + column * (_PICTURE + _GAP)
             box = (left / width, 1 - (top + _TITLE + _PICTURE) / height, _PICTURE / width, _PICTURE / height)
             axes = figure.add_axes(box, anchor="NW")
+            images, instead = [], "no image"
             try:
-                axes.imshow(decoded(sample["image"]))
+                images = [decoded(image) for image in images_of(sample)]
             except UnreadableImageError as error:
-                axes.text(0, 1, _wrapped(f"unreadable: {error}", _LINES), va="top", fontsize=8, parse_math=False)
+                instead = f"unreadable: {error}"
+            if images:
+                axes.imshow(side_by_side(images))
+            else:
+                axes.text(0, 1, _wrapped(instead, _LINES), va="top", fontsize=8, parse_math=False)
             axes.set_axis_off()
             target = _wrapped(sample["target"], _TARGET_LINES)
             prompt = _wrapped(task.render(sample), _LINES - 1 - target.count("\n"))

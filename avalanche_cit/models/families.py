@@ -24,6 +24,7 @@ class Family:
             template) or ``"prefix"`` (PaliGemma).
         inert: Patterns of bridge parameters that no loss ever reaches; they stay frozen, or weight decay would
             shrink them for nothing. ``{last}`` is the Q-Former's last layer.
+        vision_width: The name of the vision tower's width in its configuration.
     """
 
     vision: str
@@ -32,6 +33,7 @@ class Family:
     language: str
     prompt: PromptStyle = "chat"
     inert: tuple[str, ...] = ()
+    vision_width: str = "hidden_size"
 
 
 _BLIP2 = Family(
@@ -72,7 +74,7 @@ FAMILIES = {
     "blip-2": _BLIP2,
     "llava": _LLAVA,
     "llava_onevision": replace(_LLAVA, bridge=("model.multi_modal_projector", "model.image_newline")),
-    "qwen2_vl": _QWEN_VL,
+    "qwen2_vl": replace(_QWEN_VL, vision_width="embed_dim"),
     "qwen2_5_vl": _QWEN_VL,
     "qwen3_vl": replace(_QWEN_VL, bridge=("model.visual.merger", "model.visual.deepstack_merger_list")),
     "idefics3": _IDEFICS3,

@@ -217,7 +217,7 @@ class LMM(DynamicModule):  # type: ignore[misc]
         """Return what the vision tower makes of each sample's image, (B, D).
 
         The class token for BLIP-2 and InstructBLIP, as in the paper; for other families the mean over the tower's
-        tokens, and zeros for a sample without an image (ours).
+        tokens, of all images where a sample has several, and zeros for a sample without an image (ours).
         """
         if isinstance(self.collator, QFormerCollator):
             features = self._vision(batch)
@@ -228,8 +228,10 @@ class LMM(DynamicModule):  # type: ignore[misc]
             raise ValueError("this batch holds no images")
         # one by one, so that a sample's vector does not depend on the others of its batch
         vectors = [self._tower_mean(batch.images.select([i]).tensors) for i in range(len(batch))]
-        width = max(len(vector) for vector in vectors)
-        return torch.stack([vector if len(vector) else vector.new_zeros(width) for vector in vectors])
+        if not all(len(vector) for vector in vectors):
+            width: int = getattr(self.hf.config.vision_config, self.family.vision_width)
+            vectors = [vector if len(vector) else vector.new_zeros(width) for vector in vectors]
+        return torch.stack(vectors)
 
     def prepare(self, dataset: Any) -> None:
         """Fill the cache of vision features with the images of an Avalanche data set, if there is a cache."""
@@ -372,7 +374,7 @@ class LMM(DynamicModule):  # type: ignore[misc]
     def _tower_mean(self, images: dict[str, Tensor]) -> Tensor:
         """Mean of the vision tower's tokens, (D,); empty for a sample without an image."""
         if not images:
-            return torch.zeros(0, device=self.device)
+            return torch.zeros(0, dtype=self.hf.dtype, device=self.device)
         features = self.hf.model.get_image_features(**self._cast(images), return_dict=True).last_hidden_state
         mean: Tensor = features.flatten(0, -2).mean(0)
         return mean

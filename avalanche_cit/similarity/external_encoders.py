@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from avalanche_cit.benchmarks.collator import decode_image
+from avalanche_cit.benchmarks.collator import decode_images
 from avalanche_cit.benchmarks.scenario import Example
 from avalanche_cit.errors import UserError, unknown_name
 from avalanche_cit.similarity.weights import checksum
@@ -32,6 +33,8 @@ _BROKEN_MODEL = (OSError, RuntimeError, ValueError, LookupError, TypeError, Safe
 
 class OpenClip:
     """The image embedding of an open_clip model, before the normalisation that CLIP puts after it.
+
+    Of several images of a sample the mean, and zeros for a sample without an image (ours).
 
     Args:
         name: A folder that open_clip saved (``open_clip_config.json`` and ``open_clip_model.safetensors`` or a
@@ -72,11 +75,13 @@ class OpenClip:
         """Return the image embeddings (N, D) of N examples."""
         vectors = []
         for start in range(0, len(examples), _BATCH):
-            pixels = torch.stack(
-                [self._transform(decode_image(example)) for example in examples[start : start + _BATCH]]
-            )
-            vectors.append(self._model.encode_image(pixels.to(self.device)).float())
-        return torch.cat(vectors)
+            images = [decode_images(example) for example in examples[start : start + _BATCH]]
+            blank = Image.new("RGB", (1, 1))
+            pixels = [self._transform(image) for of_sample in images for image in of_sample or [blank]]
+            encoded = self._model.encode_image(torch.stack(pixels).to(self.device)).float()
+            parts = encoded.split([len(of_sample) or 1 for of_sample in images])
+            vectors += [part.mean(0) * bool(own) for part, own in zip(parts, images, strict=True)]
+        return torch.stack(vectors)
 
 
 class SentenceEncoder:

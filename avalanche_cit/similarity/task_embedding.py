@@ -3,7 +3,8 @@
     e_m = normalised mean of a frozen encoder's vectors over about 1,000 evenly strided training samples   [group]
 
 Paper: Figure 3 of He et al., "Continual Instruction Tuning for Large Multimodal Models" (arXiv 2311.16206). The vectors
-of the samples go into the mean as the encoder gives them, and the mean is normalised.
+of the samples go into the mean as the encoder gives them, and the mean is normalised. A sample without an image has an
+image vector of zeros, which does not change the direction of the mean (ours).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 from avalanche_cit.benchmarks.catalogue import cache_dir
 from avalanche_cit.benchmarks.collator import image_key
+from avalanche_cit.benchmarks.instruction_data import images_of
 from avalanche_cit.benchmarks.scenario import Example, strided_indices
 from avalanche_cit.errors import UserError
 from avalanche_cit.similarity.encoders import ImageEncoder, TextEncoder
@@ -143,7 +145,7 @@ def _direction(parts: Sequence[Tensor], what: str) -> Tensor:
     mean = torch.cat(list(parts)).double().mean(dim=0)
     norm = mean.norm()
     if not norm > 0:
-        raise UserError(f"{what} have no mean direction (are they empty?); take another encoder")
+        raise UserError(f"{what} have no mean direction (are there any, and not all empty?); take another encoder")
     direction: Tensor = (mean / norm).float()
     return direction
 
@@ -156,7 +158,8 @@ def _key(chosen: _Strided, image_encoder: ImageEncoder, text_encoder: TextEncode
     digest = hashlib.sha256(json.dumps([_VERSION, image_encoder.name, text_encoder.name]).encode())
     for example in chosen:
         row = example.row
-        about = [row["id"], example.task.render(row), row["target"], image_key(row["image"]), _state(row["image"])]
+        images = [(image_key(image), _state(image)) for image in images_of(row)]
+        about = [row["id"], example.task.render(row), row["target"], images]
         digest.update(json.dumps(about).encode())
     return digest.hexdigest()[:32]
 

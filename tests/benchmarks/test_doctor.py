@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -243,6 +244,74 @@ def test_a_run_finds_what_the_doctor_has_read(data: Data) -> None:
     load_task(data.definition, data_root=data.root, cache_dir=data.root / "cache")
     assert sorted(path.name for path in (data.root / "cache").iterdir()) == before
     assert len(before) == 3
+
+
+# --- No image, and several --------------------------------------------------------------------------------------------
+
+
+class Lines(Data):
+    """A task of JSON Lines, whose samples have no image or several."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        for split in ("train", "validation", "test"):
+            self.write_lines(split, [], [f"{split}0.png", f"{split}1.png"])
+        splits = {
+            split: {"images": "images", "annotations": f"{split}.jsonl"} for split in ("train", "validation", "test")
+        }
+        self.definition = replace(self.definition, reader="json_lines", splits=splits)
+
+    def write_lines(self, split: str, *images: list[str]) -> None:
+        lines = [
+            {"id": f"q{i}", "image": (*names, None)[0], "more_images": names[1:]} for i, names in enumerate(images)
+        ]
+        content = [json.dumps({**line, "instruction": f"what {line['id']}?", "target": "red"}) for line in lines]
+        (self.root / f"{split}.jsonl").write_text("\n".join(content), encoding="utf-8")
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Lines:
+    return Lines(tmp_path)
+
+
+def test_samples_without_an_image_and_with_several_are_no_problem_and_counted(lines: Lines) -> None:
+    report = lines.examine(decode=True)
+    assert report.problems == []
+    assert [(split.without_image, split.several_images) for split in report.splits.values()] == [(1, 1)] * 3
+    without = lines.examine()
+    assert without.problems == []
+    assert [(split.without_image, split.several_images) for split in without.splits.values()] == [(1, 1)] * 3
+
+
+@pytest.mark.parametrize("decode", [False, True])
+def test_a_missing_image_of_several_is_named(lines: Lines, decode: bool) -> None:
+    lines.write_lines("train", [], ["train0.png", "gone.png", "lost.png"], ["lost.png"], ["train1.png"])
+    problem = lines.problem(decode=decode)
+    assert "2 of 4 samples have no image file, the first is sample q1" in problem.text
+    assert f"({lines.root / 'images' / 'gone.png'})" in problem.text
+
+
+def test_an_unreadable_image_of_several_is_named(lines: Lines) -> None:
+    (lines.root / "images" / "train1.png").write_bytes(b"<html>404</html>")
+    assert lines.examine().problems == []
+    problem = lines.problem(decode=True)
+    assert "1 of 2 samples have an image that cannot be read, the first is sample q1" in problem.text
+    assert f"({lines.root / 'images' / 'train1.png'}: cannot identify image file)" in problem.text
+
+
+@pytest.mark.parametrize("decode", [False, True])
+def test_a_second_image_may_be_a_training_image_too(lines: Lines, decode: bool) -> None:
+    lines.write_lines("test", [], ["test0.png", "train1.png"])
+    assert "1 of 2 images are training images too" in lines.problem(decode=decode).text
+
+
+def test_repeated_questions_on_the_same_images_or_none(lines: Lines) -> None:
+    both = ["train0.png", "train1.png"]
+    lines.write_lines("train", [], [], both, both[:1], both[::-1], both)
+    file = lines.root / "train.jsonl"
+    assert lines.examine().problems == []  # every question is another one
+    file.write_text(re.sub("what q[0-9]", "what", file.read_text()))
+    assert "2 of 6 samples repeat an earlier question on the same image, the first is sample q1" in lines.problem().text
 
 
 # --- The parts --------------------------------------------------------------------------------------------------------

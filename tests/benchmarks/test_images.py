@@ -8,7 +8,13 @@ import datasets
 import pytest
 from PIL import Image
 
-from avalanche_cit.benchmarks.images import UnreadableImageError, decoded, examine_images, without_unreadable
+from avalanche_cit.benchmarks.images import (
+    UnreadableImageError,
+    decoded,
+    examine_images,
+    side_by_side,
+    without_unreadable,
+)
 from avalanche_cit.benchmarks.instruction_data import FEATURES, image_paths
 from avalanche_cit.benchmarks.task import Task
 from avalanche_cit.errors import UserError
@@ -30,8 +36,14 @@ BROKEN = {
 
 
 def data(images: list[Any]) -> datasets.Dataset:
+    """Samples with an image each; where a list is given, with those of the list."""
     row = {"instruction": "what?", "target": "red", "references": ["red"], "task": "t", "choices": None}
-    rows = [{**row, "id": str(i), "image": image} for i, image in enumerate(images)]
+    lists = [image if isinstance(image, list) else [image] for image in images]
+    lists = [[i if isinstance(i, dict) else {"path": i, "bytes": None} for i in of_sample] for of_sample in lists]
+    rows = [
+        {**row, "id": str(i), "image": of_sample[0] if of_sample else None, "more_images": of_sample[1:] or None}
+        for i, of_sample in enumerate(lists)
+    ]
     return datasets.Dataset.from_list(rows, features=FEATURES)
 
 
@@ -109,5 +121,69 @@ def test_unreadable_samples_are_left_out_and_counted(files: dict[str, str]) -> N
 def test_a_split_without_a_readable_image_is_named(files: dict[str, str]) -> None:
     good, bad = data([files["good"]]), data([files["missing"]])
     task = Task("t", good, good, bad, prompt="{question}", score="exact_match", max_new_tokens=3)
-    with pytest.raises(UserError, match=r"task 't', split 'test': not one image can be read \(No such file"):
+    with pytest.raises(
+        UserError, match=r"task 't', split 'test': every sample has an image that cannot be read \(No such file"
+    ):
         without_unreadable(task)
+
+
+# --- No image, and several --------------------------------------------------------------------------------------------
+
+
+def test_the_index_of_a_path_is_its_sample_s_place(files: dict[str, str]) -> None:
+    held = {"path": None, "bytes": png("red")}
+    rows = data([files["good"], [], [files["blue"], held, files["good"]], [held], [files["copy"], files["copy"]]])
+
+    paths = image_paths(rows)
+    assert paths.index.tolist() == [0, 2, 2, 2, 3, 4, 4]
+    names = ["good", "blue", None, "good", None, "copy", "copy"]
+    assert [Path(path).stem if isinstance(path, str) else None for path in paths] == names
+    selected = image_paths(rows.select([4, 1, 2]))
+    assert selected.index.tolist() == [0, 0, 2, 2, 2]
+    assert selected.tolist()[:3] == [files["copy"], files["copy"], files["blue"]]
+    assert selected.isna().tolist() == [False, False, False, True, False]
+
+
+def test_data_without_any_image() -> None:
+    rows = data([[], []])
+    assert image_paths(rows).empty
+    assert examine_images(rows, "t").empty
+    task = Task("t", rows, rows, rows, prompt="{question}", score="exact_match", max_new_tokens=3)
+    kept, left_out = without_unreadable(task)
+    assert kept.train is rows
+    assert left_out == {"train": 0, "validation": 0, "test": 0}
+
+
+def test_every_image_of_a_sample_is_examined(files: dict[str, str]) -> None:
+    inside = [{"path": None, "bytes": content} for content in (png("blue"), b"no image", png("red"))]
+    found = examine_images(data([[files["good"], files["text"]], [], [inside[0], files["good"], *inside[1:]]]), "t")
+
+    assert found.index.tolist() == [0, 0, 2, 2, 2, 2]
+    assert found["problem"].isna().tolist() == [True, False, True, True, False, True]
+    assert found["file"].isna().tolist() == [False, False, True, False, True, True]
+    assert found["file"].dropna().tolist() == [files["good"], files["text"], files["good"]]
+    content = found["content"].tolist()
+    assert content[0] == content[3] == content[5]
+    assert len(set(content)) == 4
+
+
+def test_a_sample_with_any_unreadable_image_is_left_out(files: dict[str, str]) -> None:
+    rows = data([[files["good"], files["blue"]], [], [files["good"], files["missing"]], [files["text"], files["good"]]])
+    task = Task("t", rows, rows, rows, prompt="{question}", score="exact_match", max_new_tokens=3)
+
+    kept, left_out = without_unreadable(task)
+
+    assert left_out == {"train": 2, "validation": 2, "test": 2}
+    assert kept.train["id"][:] == ["0", "1"]
+
+
+def test_pictures_side_by_side() -> None:
+    red, blue = Image.new("RGB", (4, 2), "red"), Image.new("RGB", (3, 6), "blue")
+
+    page = side_by_side([red, blue])
+
+    assert page.size == (12 + 3, 6)
+    assert [page.getpixel(place) for place in ((0, 5), (11, 0), (12, 0), (14, 5))] == [(255, 0, 0)] * 2 + [
+        (0, 0, 255)
+    ] * 2
+    assert side_by_side([red]).tobytes() == red.tobytes()

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from avalanche_cit.benchmarks import instruction_data as instruction_data_module
-from avalanche_cit.benchmarks.instruction_data import FEATURES, ImageBytes, Sample, instruction_data
+from avalanche_cit.benchmarks.instruction_data import FEATURES, ImageBytes, Sample, images_of, instruction_data
 from avalanche_cit.errors import UserError
 
 
@@ -31,9 +31,10 @@ def test_rows_come_back_in_order_and_complete(tmp_path: Path) -> None:
     data = instruction_data(lambda: iter(rows), cache_dir=tmp_path, fingerprint="rows")
 
     assert data.features == FEATURES
-    assert data.remove_columns("image").to_list() == [
+    assert data.remove_columns(["image", "more_images"]).to_list() == [
         {name: value for name, value in row.items() if name != "image"} for row in rows
     ]
+    assert set(data["more_images"]) == {None}
     assert data.data.column("image")[7].as_py() == {"path": "/images/none.png", "bytes": None}
 
 
@@ -60,6 +61,29 @@ def test_images_may_come_as_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert data[9]["image"].getpixel((0, 0)) == (255, 0, 0)
     assert data.data.column("image").to_pylist() == [encoded] * 10 + [{"bytes": None, "path": "/images/none.png"}]
     assert [len(chunk) for chunk in data.data.column("id").chunks] == [3, 3, 3, 2]  # written before all are in memory
+
+
+def test_a_sample_may_have_no_image_or_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [tmp_path / f"{colour}.png" for colour in ("red", "blue")]
+    for file in files:
+        PIL.Image.new("RGB", (3, 2), file.stem).save(file)
+    encoded = ImageBytes(bytes=files[0].read_bytes(), path=None)
+    monkeypatch.setattr(instruction_data_module, "_BYTES_PER_BATCH", 2 * len(encoded["bytes"]))
+    several = {**sample(1, str(files[1])), "more_images": [encoded, str(files[1]), encoded]}
+    rows = [{**sample(0), "image": None}, several, {**sample(2, str(files[0])), "more_images": None}]
+
+    data = instruction_data(lambda: iter(rows), cache_dir=tmp_path / "cache", fingerprint="several")
+
+    assert data.features == FEATURES
+    assert [[image.getpixel((0, 0)) for image in images_of(row)] for row in data] == [
+        [],
+        [(0, 0, 255), (255, 0, 0), (0, 0, 255), (255, 0, 0)],
+        [(255, 0, 0)],
+    ]
+    stored = data.data.to_pylist()
+    assert (stored[0]["image"], stored[0]["more_images"], stored[2]["more_images"]) == (None, None, None)
+    assert stored[1]["more_images"] == [encoded, {"bytes": None, "path": str(files[1])}, encoded]
+    assert [len(chunk) for chunk in data.data.column("id").chunks] == [2, 1]  # further images are counted too
 
 
 def test_data_is_memory_mapped_from_the_one_file_in_a_new_folder(tmp_path: Path) -> None:

@@ -161,6 +161,42 @@ def test_too_few_images_to_hold_one_out(definition, data_root, tmp_path):
         load_task(held_out, data_root=data_root, cache_dir=tmp_path / "cache")
 
 
+def samples(*images):
+    """Lines of JSON Lines, each with the images of its list."""
+    fields = {"instruction": "?", "target": "cat"}
+    return "\n".join(
+        json.dumps({**fields, "id": str(i), "image": ([*of_sample] or [None])[0], "more_images": of_sample[1:]})
+        for i, of_sample in enumerate(images)
+    )
+
+
+@pytest.fixture
+def parts(data_root, tmp_path):
+    """Hold one in two out of the samples of some images; ids of train and validation."""
+
+    def parts(*images):
+        (data_root / "own.jsonl").write_text(samples(*images))
+        files = {"annotations": "own.jsonl", "images": "images"}
+        splits = {"train": files, "validation": {"one_image_in": 2}, "test": files}
+        own = TaskDefinition("own", "json_lines", "{question}", "exact_match", 10, splits)
+        task = load_task(own, data_root=data_root, cache_dir=tmp_path / "cache")
+        return task.train["id"][:], task.validation["id"][:]
+
+    return parts
+
+
+def test_samples_without_an_image_are_held_out_one_by_one(parts):
+    assert parts([], [], [], []) == (["0", "2"], ["1", "3"])
+    assert parts(["0.jpg"], [], ["0.jpg"], [], ["1.jpg"], []) == (["0", "2", "3", "5"], ["1", "4"])
+
+
+def test_samples_that_share_an_image_stay_together(parts):
+    """0.jpg with 1.jpg, 1.jpg with 2.jpg: all three are one group, whose samples are 0, 2, 3 and 5."""
+    images = [["0.jpg"], ["3.jpg"], ["1.jpg", "0.jpg"], ["2.jpg"], ["4.jpg", "5.jpg"], ["1.jpg", "2.jpg"], ["5.jpg"]]
+
+    assert parts(*images) == (["0", "2", "3", "4", "5", "6"], ["1"])
+
+
 # --- Missing images ---------------------------------------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ def make_task(tmp_path: Path) -> MakeTask:
 
     def rows(name: str, split: str, count: int) -> datasets.Dataset:
         row = {"image": str(tmp_path / "picture.png"), "instruction": "what?", "target": "red", "references": ["red"]}
+        row["more_images"] = [str(tmp_path / "picture.png")]
         row |= {"task": name, "choices": None}
         data = [{"id": f"{name}-{split}-{i}", **row} for i in range(max(count, 1))]
         return datasets.Dataset.from_list(data, features=FEATURES).select(range(count))
@@ -80,6 +81,7 @@ def test_a_sample_is_its_task_and_its_row(make_task: MakeTask) -> None:
     assert example.task is tasks[1]
     assert (example.row["id"], label) == ("b-train-3", 1)
     assert example.row["image"]["path"].endswith("picture.png")  # not decoded
+    assert example.row["more_images"] == [example.row["image"]]
     assert example.task.render(example.row) == "Question: what?"
 
 

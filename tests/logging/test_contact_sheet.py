@@ -19,7 +19,7 @@ def data(folder: Path, count: int, *, mode: str = "RGB", target: str = "red {i}"
         Image.new(mode, (64, 48), 10 * i if mode == "L" else (10 * i, 0, 0)).save(path)
         text = target.format(i=i)
         row = {"id": str(i), "image": str(path), "instruction": f"what costs ${i} or $9?", "target": text}
-        rows.append(row | {"references": [text], "task": "t", "choices": ["cat", "dog"]})
+        rows.append(row | {"more_images": None, "references": [text], "task": "t", "choices": ["cat", "dog"]})
     return datasets.Dataset.from_list(rows, features=FEATURES)
 
 
@@ -75,6 +75,23 @@ def test_a_picture_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     said = [axes.texts[0].get_text().replace("\n", " ") for axes in figure.axes[1:]]
     assert said[0].startswith("unreadable: cannot identify image file")
     assert said[1] == "unreadable: No such file or directory"
+
+
+def test_several_pictures_stand_side_by_side_and_none_says_so(tmp_path: Path) -> None:
+    rows = data(tmp_path, 2).cast_column("image", datasets.Image(decode=False)).to_list()
+    both = [
+        rows[0] | {"image": rows[1]["image"], "more_images": [rows[0]["image"]]},
+        rows[1] | {"image": None},
+    ]
+    figure = contact_sheet("mini", [task("one", datasets.Dataset.from_list(both, features=FEATURES))] * 2, per_task=2)
+    first, second = figure.axes[:2]
+    pixels = np.asarray(first.images[0].get_array())
+    assert pixels.shape == (48, 128, 3)
+    assert (pixels[:, :64, 0] == 10).all()
+    assert (pixels[:, 64:, 0] == 0).all()
+    assert not second.images
+    assert second.texts[0].get_text() == "no image"
+    save_figure(figure, tmp_path / "sheet.png")
 
 
 def test_another_split(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def make_task(tmp_path: Path) -> MakeTask:
     Image.new("RGB", (8, 8)).save(tmp_path / "picture.png")
 
     def make(name: str = "vqa", **changes: Any) -> Task:
-        row = {"image": str(tmp_path / "picture.png"), "instruction": "what?", "target": "red"}
+        row = {"image": str(tmp_path / "picture.png"), "more_images": None, "instruction": "what?", "target": "red"}
         row |= {"references": ["red", "rose"], "task": name, "choices": ["red", "blue"]}
         rows = [row | {"id": str(i)} for i in range(3)]
         data = datasets.Dataset.from_list(rows, features=FEATURES)

@@ -229,6 +229,24 @@ def test_a_damaged_image_is_named_with_its_sample(clip_folder: Path, examples: l
         OpenClip(str(clip_folder))([Example(examples[0].task, row)])
 
 
+def test_open_clip_takes_the_mean_of_several_images_and_zeros_for_none(
+    clip_folder: Path, examples: list[Example]
+) -> None:
+    def example(*images: dict[str, Any]) -> Example:
+        row = {**examples[0].row, "image": images[0] if images else None, "more_images": list(images[1:]) or None}
+        return Example(examples[0].task, row)
+
+    encoder = OpenClip(str(clip_folder))
+    one, two = examples[0].row["image"], examples[1].row["image"]
+    first, second = encoder([example(one), example(two)])
+    assert not torch.equal(first, second)
+
+    vectors = encoder([example(), example(one), example(one, two, two), example(), example(two)])
+
+    expected = torch.stack([0 * first, first, (first + 2 * second) / 3, 0 * first, second])
+    torch.testing.assert_close(vectors, expected, rtol=0, atol=1e-6)
+
+
 # --- By specification -------------------------------------------------------------------------------------------------
 
 

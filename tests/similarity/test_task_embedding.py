@@ -303,6 +303,51 @@ def test_embedded_images_are_told_apart_by_their_content(tasks: dict[str, Task],
     assert computed(data("blue"), tmp_path)
 
 
+def test_all_images_of_a_sample_decide(tasks: dict[str, Task], tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.png" for name in ("a", "b", "c")]
+    for path in paths:
+        Image.new("RGB", (8, 8), "red").save(path)
+
+    def data(*images: Path) -> Any:
+        named = [{"path": str(path), "bytes": None} for path in images]
+        rows = tasks["colour"].train.select([0]).remove_columns(["image", "more_images"])
+        rows = rows.add_column("image", [named[0] if named else None]).add_column("more_images", [named[1:] or None])
+        features = tasks["colour"].train.features
+        columns = {name: rows.data.column(name).to_pylist() for name in features}
+        train = hf_datasets.Dataset.from_dict(columns, features=features)
+        return instruction_benchmark([replace(tasks["colour"], train=train)]).train_stream[0].dataset
+
+    a, b, c = paths
+    cache = tmp_path / "cache"
+    for images in ((), (a,), (a, b), (b, a), (a, c), (a, b, c)):
+        assert computed(data(*images), cache), images
+        assert not computed(data(*images), cache), images
+    Image.new("RGB", (9, 9), "blue").save(b)
+    assert computed(data(a, b), cache)
+
+
+def test_a_sample_without_an_image_does_not_turn_the_direction(
+    clip_folder: Path, encoders: dict[str, Numbers], tasks: dict[str, Task]
+) -> None:
+    train = tasks["colour"].train.select(range(4))
+    half = hf_datasets.Dataset.from_list(
+        [
+            {**row, "image": row["image"] if i % 2 else None}
+            for i, row in enumerate(train.with_format("arrow")[:].to_pylist())
+        ],
+        features=train.features,
+    )
+
+    def embed(rows: hf_datasets.Dataset) -> torch.Tensor:
+        dataset = instruction_benchmark([replace(tasks["colour"], train=rows)]).train_stream[0].dataset
+        clip = OpenClip(str(clip_folder))
+        return embed_task(dataset, image_encoder=clip, text_encoder=encoders["text_encoder"]).image
+
+    torch.testing.assert_close(embed(half), embed(train.select([1, 3])), rtol=0, atol=1e-6)
+    with pytest.raises(UserError, match="task 'colour': the vectors of its images have no mean direction"):
+        embed(half.select([0, 2]))
+
+
 def test_what_is_read_is_what_was_computed(encoders: dict[str, Numbers], benchmark: CLScenario, tmp_path: Path) -> None:
     dataset = benchmark.train_stream[0].dataset
 

@@ -1,4 +1,4 @@
-"""What the two formats of LLaVA share: ids that repeat, the image token, and records of text alone."""
+"""What the two formats of LLaVA share: ids that repeat, and the image token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from avalanche_cit.benchmarks.readers._records import Record, load_list
 IMAGE_TOKEN = "<image>"
 
 
-def load_records(path: Path, *, label: str, skip_text_only: bool) -> Iterator[tuple[str, Record]]:
+def load_records(path: Path, *, label: str) -> Iterator[tuple[str, Record]]:
     """Read the records of a file, each with an id that no other has.
 
     An id is the field ``id``, else ``question_id``, else ``record_<place in the file>``. One that several records of
@@ -20,18 +20,13 @@ def load_records(path: Path, *, label: str, skip_text_only: bool) -> Iterator[tu
     Args:
         path: The file, a JSON list.
         label: The field whose value names the record in error messages.
-        skip_text_only: Leave out records whose ``image`` is missing or null.
 
     Raises:
-        UserError: The file is missing or malformed, or a record has no image and is not to be left out.
+        UserError: The file is missing or malformed.
     """
     records = list(load_list(path, label=label))
     names = distinct_ids([_identity(record, place) for place, record in enumerate(records)])
-    for name, record in zip(names, records, strict=True):
-        if record.fields.get("image") is not None:
-            yield name, record
-        elif not skip_text_only:
-            raise record.error("has no image; leave such records out with 'skip_text_only: true'")
+    return zip(names, records, strict=True)
 
 
 def without_image_token(text: str) -> str:

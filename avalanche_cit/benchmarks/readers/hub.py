@@ -159,7 +159,7 @@ def _samples(
         target = _target(record, class_names, choices) if "target" in columns else most_frequent(references)
         yield Sample(
             id=str(record.identity("id")) if "id" in columns else str(number),
-            image=stored_image(record, "image", places),
+            image=stored_image(fields["image"], "image", record, places),
             instruction=record.text("instruction") if "instruction" in columns else "",
             target=target,
             references=references or [target],

@@ -26,11 +26,12 @@ def read_json_lines(
     """Read samples from JSON Lines.
 
     One row per line, with the line's ``id``, ``image``, ``instruction`` and ``target``. Where ``references`` is missing
-    or null, the target is the only one; ``choices`` may be missing or null. Other fields are not read.
+    or null, the target is the only one; ``choices`` may be missing or null. ``image`` may be null, for a line of text
+    alone, and ``more_images`` may hold a list of further images. Other fields are not read.
 
     Args:
         task: The task's name, for the column ``task``.
-        images: The folder that ``image`` is relative to.
+        images: The folder that images are relative to.
         annotations: The file.
         cache_dir: The folder for Arrow files.
         image_roots: Further folders that absolute image paths, and ones with ``..``, may lead to.
@@ -60,4 +61,4 @@ def read_json_lines(
 
 def _samples(task: str, folder: ImageFolder, annotations: Path) -> Iterator[Sample]:
     for line in load_lines(annotations, label="id"):
-        yield schema_sample(line, folder.path(line.text("image"), line), task)
+        yield schema_sample(line, folder, task)

@@ -97,7 +97,11 @@ def _samples(
 ) -> Iterator[Sample]:
     captions_of = None if captions is None else _captions_by_file_name(captions)
     answers_of = None if answers is None else _answers_by_question(answers)
-    for name, record in load_records(annotations, label="question_id", skip_text_only=skip_text_only):
+    for name, record in load_records(annotations, label="question_id"):
+        if record.fields.get("image") is None and skip_text_only:
+            continue
+        if record.fields.get("image") is None:
+            raise record.error("has no image; leave such records out with 'skip_text_only: true'")
         image, answer = record.text("image"), record.text(answer_field)
         references = [answer]
         if captions_of is not None:

@@ -15,7 +15,7 @@ from pyarrow.parquet import ParquetFile
 from avalanche_cit.benchmarks.instruction_data import FEATURES, Sample
 from avalanche_cit.benchmarks.readers._common import ImageFolder, build
 from avalanche_cit.benchmarks.readers._records import Record
-from avalanche_cit.benchmarks.readers._tables import ROWS_AT_ONCE, arrow_errors, schema_sample, stored_image
+from avalanche_cit.benchmarks.readers._tables import ROWS_AT_ONCE, arrow_errors, schema_sample
 
 VERSION = 1
 
@@ -31,9 +31,10 @@ def read_parquet(
     """Read samples from a Parquet file.
 
     One row per row, with its ``id``, ``image``, ``instruction`` and ``target``. Where ``references`` is missing or
-    null, the target is the only one; ``choices`` may be missing or null. Other columns are not read. An image is its
-    bytes, the path of its file, or ``{"bytes", "path"}``, of which the bytes count. ``to_parquet`` writes absolute
-    paths, which need their folder among ``image_roots``.
+    null, the target is the only one; ``choices`` may be missing or null. ``image`` may be null, for a row of text
+    alone, and ``more_images`` may hold a list of further images. Other columns are not read. An image is its bytes, the
+    path of its file, or ``{"bytes", "path"}``, of which the bytes count. ``to_parquet`` writes absolute paths, which
+    need their folder among ``image_roots``.
 
     Args:
         task: The task's name, for the column ``task``.
@@ -69,7 +70,7 @@ def read_parquet(
 def _samples(task: str, folder: ImageFolder | None, annotations: Path) -> Iterator[Sample]:
     for number, row in enumerate(_rows(annotations)):
         record = Record(row, annotations, f"row {number}", "id")
-        yield schema_sample(record, stored_image(record, "image", folder), task)
+        yield schema_sample(record, folder, task)
 
 
 def _rows(path: Path) -> Iterator[dict[str, object]]:

@@ -145,6 +145,7 @@ def _example(sample: Prompted) -> Example:
     row = {
         "id": sample.prompt,
         "image": {"bytes": png.getvalue(), "path": None},
+        "more_images": None,
         "instruction": "",
         "target": sample.answer,
         "references": [sample.answer],

@@ -409,9 +409,18 @@ class Workspace:
         return READERS[reader](**{"task": "mine", "images": self.images, "cache_dir": cache, **files, **options})
 
     def rows(self, reader: str, documents: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
-        """Read documents to plain rows, each image as its path below the image folder."""
+        """Read documents to plain rows, each image as its path below the image folder, ``more_images`` if there are."""
+
+        def path(image: dict[str, Any]) -> str:
+            return str(Path(image["path"]).relative_to(self.images))
+
         rows = self.read(reader, documents, **options).data.to_pylist()
-        return [{**row, "image": str(Path(row["image"]["path"]).relative_to(self.images))} for row in rows]
+        for row in rows:
+            row["image"] = row["image"] and path(row["image"])
+            more = row.pop("more_images")
+            if more is not None:
+                row["more_images"] = [path(image) for image in more]
+        return rows
 
 
 @pytest.fixture

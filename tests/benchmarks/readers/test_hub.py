@@ -77,7 +77,7 @@ def test_what_is_not_mapped_has_a_default(folder, read):
 
     data = read(folder)
 
-    both = {"instruction": "", "task": "mine", "choices": None}
+    both = {"instruction": "", "task": "mine", "choices": None, "more_images": None}
     assert rows(data) == [
         {"id": "0", "target": "cat", "references": ["cat"], **both},
         {"id": "1", "target": "dog", "references": ["dog"], **both},

@@ -86,17 +86,87 @@ def test_id_comes_before_question_id_and_a_record_without_either_has_its_place(r
 
 def test_turns_of_records_that_share_an_id_are_numbered_in_each(read):
     two_turns = record("<image>\nWhat?", "A cup.", id="a")
-    two_turns["conversations"] *= 2
+    two_turns["conversations"] += record("And now?", "A cup.")["conversations"]
 
     assert [row["id"] for row in read(two_turns, two_turns)] == ["a_0_0", "a_0_1", "a_1_0", "a_1_1"]
 
 
-@pytest.mark.parametrize("fields", [{}, {"image": None}])
+def test_every_turn_may_name_the_image_again(read):
+    two_turns = record("<image>\nWhat?", "A cup.", id="a")
+    two_turns["conversations"] += record("<image>\nAnd now?", "A pen.")["conversations"]
+
+    assert [row["instruction"] for row in read(two_turns)] == ["What?", "User: What?\nAssistant: A cup.\nAnd now?"]
+
+
+def test_several_images_belong_to_every_turn_in_the_order_of_the_list(workspace, read):
+    """LLaVA-NeXT's interleaved data: as many ``<image>`` as images, anywhere in the human's turns, or none."""
+    workspace.add_images("b/3.jpg")
+    images = ["2.jpg", "b/3.jpg", "1.jpg"]
+    spread = record("<image><image>\nWhat is in <image>?", "A cup.", images, id="a")
+    spread["conversations"] += record("And in the first?", "A pen.")["conversations"]
+
+    rows = read(spread, record("Same?", "No.", images[:2], id="b"), record("<image>\nOne?", "Yes.", ["1.jpg"], id="c"))
+
+    assert [(row["id"], row["image"], row.get("more_images")) for row in rows] == [
+        ("a_0", "2.jpg", ["b/3.jpg", "1.jpg"]),
+        ("a_1", "2.jpg", ["b/3.jpg", "1.jpg"]),
+        ("b", "2.jpg", ["b/3.jpg"]),
+        ("c", "1.jpg", None),
+    ]
+    assert [row["instruction"] for row in rows] == [
+        "What is in ?",
+        "User: What is in ?\nAssistant: A cup.\nAnd in the first?",
+        "Same?",
+        "One?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("question", "images", "tokens"),
+    [
+        ("<image>\n<image>\nSame?", ["1.jpg"], 2),
+        ("<image>\n<image>\nSame?", "1.jpg", 2),
+        ("<image>\nSame?", ["1.jpg", "2.jpg"], 1),
+        ("<image>\nSame?", [], 1),
+        ("<image>\nSame?", None, 1),
+    ],
+)
+def test_more_or_fewer_tokens_than_images_are_named(read, question, images, tokens):
+    count = 1 if images == "1.jpg" else len(images or [])
+    message = rf"record\[0\] \(id 'a'\): the number of <image> in its turns is {tokens}, that of its images {count};"
+
+    with pytest.raises(UserError, match=message):
+        read(record(question, "No.", images, id="a"), keep_text_only=True)
+
+
+def test_one_missing_file_of_several_is_named(read):
+    with pytest.raises(UserError, match=r"record\[0\] \(id 'a'\): the image 'gone.jpg' is not in"):
+        read(record("?", "a", ["1.jpg", "gone.jpg"], id="a"))
+
+
+@pytest.mark.parametrize("fields", [{}, {"image": None}, {"image": []}])
+def test_records_of_text_alone_are_kept_on_demand(workspace, read, fields):
+    text = {key: value for key, value in record("Why?", "So.", id="t").items() if key != "image"} | fields
+    image = record("<image>\nWhat?", "A cup.", id="i")
+
+    rows = read(text, image, keep_text_only=True)
+
+    assert [(row["id"], row["image"], row["instruction"], row["target"]) for row in rows] == [
+        ("t", None, "Why?", "So."),
+        ("i", "1.jpg", "What?", "A cup."),
+    ]
+    with pytest.raises(UserError, match="'skip_text_only' and 'keep_text_only' are both given; leave one"):
+        read(text, image, keep_text_only=True, skip_text_only=True)
+
+
+@pytest.mark.parametrize("fields", [{}, {"image": None}, {"image": []}])
 def test_records_of_text_alone_are_refused_or_left_out(workspace, read, fields):
     text = {key: value for key, value in record("Why?", "So.", id="t").items() if key != "image"} | fields
     image = record("<image>\nWhat?", "A cup.", id="i")
 
-    with pytest.raises(UserError, match=r"record\[0\] \(id 't'\): has no image; .* with 'skip_text_only: true'"):
+    with pytest.raises(
+        UserError, match=r"record\[0\] \(id 't'\): has no image; .*'skip_text_only: true'.*'keep_text_only: true'"
+    ):
         read(text, image)
     assert [row["id"] for row in read(text, image, skip_text_only=True)] == ["i"]
 
@@ -108,6 +178,8 @@ def test_text_alone_is_not_taken_from_the_cache_of_other_options(workspace, read
 
     with pytest.raises(UserError, match="has no image"):
         read(*records, cache_dir=cache)
+    with pytest.raises(UserError, match="has no answered turn"):
+        read(*records, keep_text_only=True, cache_dir=cache)
 
 
 @pytest.mark.parametrize(
@@ -129,10 +201,12 @@ def test_a_record_without_an_answered_turn_is_named(read, turns):
         read({"id": "a", "image": "1.jpg", "conversations": turns})
 
 
-@pytest.mark.parametrize("image", [7, ["1.jpg"], True])
+@pytest.mark.parametrize("image", [7, {"path": "1.jpg"}, True])
 def test_an_image_that_is_no_text_is_named(read, image):
     with pytest.raises(UserError, match=r"record\[0\] \(id 'a'\): the field 'image' must be a text"):
         read(record("?", "a", image, id="a"))
+    with pytest.raises(UserError, match=r"record\[0\] \(id 'a'\): the field 'image\[1\]' must be a text"):
+        read(record("?", "a", ["1.jpg", image], id="a"))
 
 
 @pytest.mark.parametrize("field", ["id", "question_id"])

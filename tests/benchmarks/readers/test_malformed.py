@@ -73,7 +73,7 @@ USED = {
         ("captions", ["annotations", 1, "image_id"]),
         ("captions", ["annotations", 1, "caption"]),
     ],
-    "json_lines": [("annotations", [0, key]) for key in ("id", "image", "instruction", "target")],
+    "json_lines": [("annotations", [0, key]) for key in ("id", "instruction", "target")],  # image: may be null
 }
 OTHERS = ("parquet", "hub", "easy_vqa")  # not of JSON objects: see their own files
 FIELDS = [pytest.param(reader, *field, id=f"{reader}-{field[1][-1]}") for reader in USED for field in USED[reader]]

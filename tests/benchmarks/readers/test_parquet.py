@@ -50,6 +50,43 @@ def test_every_reader_s_rows_come_back_as_they_were(workspace, example, reader):
     assert len(back) > 0
 
 
+def test_rows_without_an_image_and_with_several_come_back_as_they_were(workspace, read):
+    workspace.add_images("b.png")
+    images = {"a": {"path": "a.png"}, "b": {"path": "b.png"}, "bytes": {"bytes": encoded("red")}}
+    rows = workspace.read(
+        "parquet",
+        {
+            "annotations": [
+                {**ROW, "id": "0", "image": None, "more_images": None},
+                {**ROW, "id": "1", "image": images["a"], "more_images": [images["bytes"], images["b"]]},
+                {**ROW, "id": "2", "image": images["b"], "more_images": []},
+            ]
+        },
+    )
+    file = workspace.root / "rows.parquet"
+    rows.to_parquet(file)
+
+    back = read_parquet(
+        task="mine",
+        images=workspace.images,
+        image_roots=[workspace.images],
+        annotations=file,
+        cache_dir=workspace.root / "back",
+    ).data.to_pylist()
+
+    assert back == rows.data.to_pylist()
+    assert [row["image"] and row["image"]["path"] for row in back] == [
+        None,
+        str(workspace.images / "a.png"),
+        str(workspace.images / "b.png"),
+    ]
+    assert [row["more_images"] for row in back] == [
+        None,
+        [{"bytes": encoded("red"), "path": None}, {"bytes": None, "path": str(workspace.images / "b.png")}],
+        None,
+    ]
+
+
 def test_absolute_paths_need_their_folder_among_the_image_roots(workspace, read):
     with pytest.raises(
         UserError, match=r"row 0 \(id '1'\): the image '/.*a.png' must be a path below the image folder"
@@ -100,7 +137,7 @@ def test_a_path_needs_a_folder(read):
         read([ROW], images=None)
 
 
-@pytest.mark.parametrize("image", [None, 7, {"path": None, "bytes": None}, {"url": "a.png"}, [b"a"]], ids=repr)
+@pytest.mark.parametrize("image", [7, {"path": None, "bytes": None}, {"url": "a.png"}, [b"a"]], ids=repr)
 def test_what_is_no_image_is_named(read, image):
     with pytest.raises(UserError, match=r"annotations\.json, row 0 \(id '1'\): the field 'image' must be an image"):
         read([{**ROW, "image": image}])
