@@ -3,6 +3,7 @@
 The plain model is given one sample at a time, as a user of transformers would; ours answers a padded batch.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,43 @@ from avalanche_cit.training.plugins.regularization import RegularizationPlugin
 
 Snapshot = Callable[[nn.Module], dict[str, Tensor]]
 
-# what the model reads of one sample, image tokens shortened to one, and what it is trained to say after it
+# what each model reads of one sample, a token that repeats shortened to <token>*n, and what it learns to say after it
 ASKED = "Question: colour? Answer:"
+QWEN = f"<|vision_start|><|image_pad|>*4<|vision_end|>{ASKED}<|im_end|>\n<|im_start|>assistant\n"
 SAID = {
-    "instructblip_t5": (f"<image>{ASKED}</s>", "pale yellow</s>"),
-    "instructblip_llama": (f"<image></s> {ASKED}", "pale yellow</s>"),
-    "blip2_t5": (f"<image>{ASKED}</s>", "pale yellow</s>"),
-    "blip2_opt": (f"<image></s>{ASKED}", " pale yellow\n"),
+    "instructblip_t5": (f"<image>*4 {ASKED}</s>", "pale yellow</s>"),
+    "instructblip_llama": (f"<image>*4</s> {ASKED}", "pale yellow</s>"),
+    "blip2_t5": (f"<image>*4 {ASKED}</s>", "pale yellow</s>"),
+    "blip2_opt": (f"<image>*4</s>{ASKED}", " pale yellow\n"),
+    "llava": (f"<s> USER: <image>*16\n{ASKED} ASSISTANT:", "pale yellow</s>"),
+    "llava_onevision": (
+        f"<|im_start|>user <image>*36\n{ASKED}<|im_end|><|im_start|>assistant\n",
+        "pale yellow<|im_end|>",
+    ),
+    "qwen2_vl": (f"<|im_start|>system\nYou help.<|im_end|>\n<|im_start|>user\n{QWEN}", "pale yellow<|im_end|>"),
+    "qwen2_5_vl": (f"<|im_start|>system\nYou help.<|im_end|>\n<|im_start|>user\n{QWEN}", "pale yellow<|im_end|>"),
+    "qwen3_vl": (f"<|im_start|>user\n{QWEN}", "pale yellow<|im_end|>"),
+    "idefics3": (
+        "<|begin_of_text|>User:<fake_token_around_image><row_1_col_1><image>*4<fake_token_around_image><row_1_col_2>"
+        "<image>*4\n<fake_token_around_image><row_2_col_1><image>*4<fake_token_around_image><row_2_col_2><image>*4\n\n"
+        f"<fake_token_around_image><global-img><image>*4<fake_token_around_image>{ASKED}<end_of_utterance>\nAssistant:",
+        " pale yellow<end_of_utterance>",
+    ),
+    "smolvlm": (
+        "<|im_start|>User:<fake_token_around_image><global-img><image>*4<fake_token_around_image>"
+        f"{ASKED}<end_of_utterance>\nAssistant:",
+        " pale yellow<end_of_utterance>",
+    ),
+    "paligemma": (f"<image>*16<bos>{ASKED}\n", "pale yellow<eos>"),
+    "gemma3": (
+        "<bos><start_of_turn>user\n\n\n<start_of_image><image_soft_token>*4<end_of_image>\n\n"
+        f"{ASKED}<end_of_turn>\n<start_of_turn>model\n",
+        "pale yellow<end_of_turn>",
+    ),
+    "internvl": (
+        f"<|im_start|>user\n<img><IMG_CONTEXT>*4</img>\n{ASKED}<|im_end|>\n<|im_start|>assistant\n",
+        "pale yellow<|im_end|>",
+    ),
 }
 
 
@@ -157,21 +188,14 @@ def test_labels_cover_the_answer_and_the_end_token_only(name: str, model: LMM, s
     tokenizer = model.processor.tokenizer
     answer = labels[0][labels[0] != IGNORED]
 
-    said = tokenizer.decode(answer)
     read = tokenizer.decode(batch.prompt_inputs["input_ids"][0])
-
-    assert said.strip() == f"pale yellow{tokenizer.decode(answer[-1:])}".strip()
+    shortened = re.sub(r"(<[^<>]+>)\1+", lambda run: f"{run[1]}*{run[0].count(run[1])}", read)
+    assert (shortened, tokenizer.decode(answer)) == SAID[name]
     assert int(answer[-1]) in model.limits.end_tokens
-    assert "pale yellow" not in read
-    assert read.count("colour?") == 1
     if not model.encoder_decoder:
-        whole = batch.inputs["input_ids"][0].tolist()
         prompt = batch.prompt_inputs["input_ids"][0].tolist()
-        assert whole == [*prompt, *answer.tolist()]
-    if name in SAID:
-        first = tokenizer.convert_tokens_to_ids("<image>")
-        shortened = [t for t in batch.prompt_inputs["input_ids"][0].tolist() if t != first]
-        assert ("<image>" + tokenizer.decode(shortened), said) == SAID[name]
+        assert batch.inputs["input_ids"][0].tolist() == [*prompt, *answer.tolist()]
+        assert labels[0, : len(prompt)].tolist() == [IGNORED] * len(prompt)
 
 
 # --- What changes -----------------------------------------------------------------------------------------------------
