@@ -29,7 +29,8 @@ def select_trainable(hf: Any, family: Family | None, trainable: Trainable | None
     Args:
         hf: The stock model.
         family: Its modules; only patterns, ``"all"`` and LoRA on named modules work without.
-        trainable: One of `PARTS`, or patterns of parameter names; None is the bridge, or nothing beside LoRA.
+        trainable: One of `PARTS`, or one or several patterns of parameter names; None is the bridge, or nothing
+            beside LoRA.
         lora: Where given, a copy of it is added by peft. Without ``target_modules`` it is put on every linear layer
             of the language model.
 
@@ -69,6 +70,8 @@ def _patterns(trainable: Trainable | None, family: Family | None) -> list[str]:
         return []
     if not isinstance(trainable, str):
         return list(trainable)
+    if "." in trainable or "*" in trainable:
+        return [trainable]
     if trainable not in PARTS:
         raise unknown_name("trainable part", trainable, PARTS)
     if trainable == "all":

@@ -54,6 +54,7 @@ def test_patterns_name_single_parameters(load: Callable[..., LMM], kind: str) ->
 
     assert trained(model) == {"query_tokens", "language_projection.bias"}
     assert set(model.trainable_state()) == {"hf.query_tokens", "hf.language_projection.bias"}
+    assert trained(load(kind, trainable="language_projection.b*")) == {"language_projection.bias"}
 
 
 def test_an_unknown_part_is_refused_with_the_nearest_name(load: Callable[..., LMM]) -> None:
