@@ -14,6 +14,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalTokenNotFoundError
 from peft import LoraConfig
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.models.opt.modeling_opt import OPTDecoderLayer
 from zoo import checkpoint
 
 from avalanche_cit.benchmarks import Task
@@ -145,6 +146,46 @@ def test_when_memory_runs_out_the_step_means_the_same(
         assert capsys.readouterr().out.count("memory ran out") == {16: 0, 8: 1, 3: 3, 1: 4}[limit]
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-6, atol=1e-8)
+
+
+def test_a_step_that_fails_halfway_begins_anew(
+    load: Callable[..., LMM], benchmark: CLScenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two micro-batches does not fit: the gradient of the first one must not count twice."""
+    gradients = []
+    for failing in (0, 2):
+        model = load(dtype=torch.float64)
+        plain, passes = model.hf.forward, [0]
+
+        def forward(*args: Any, failing: int = failing, plain: Any = plain, passes: Any = passes, **kw: Any) -> Any:
+            passes[0] += 1
+            if passes[0] == failing:
+                raise torch.OutOfMemoryError(OUT_OF_MEMORY)
+            return plain(*args, **kw)
+
+        monkeypatch.setattr(model.hf, "forward", forward)
+        SeqFT(model=model, train_mb_size=16, micro_batch_size=8).train(benchmark.train_stream[0])
+        assert passes[0] == {0: 2, 2: 2 + 4}[failing]
+        gradients.append({name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-6, atol=1e-8)
+
+
+def test_checkpointing_turns_no_dropout_of_frozen_layers_on(
+    samples: list[Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """OPT's layers drop out by themselves, and have to be told that they are in training to be checkpointed."""
+    folder = checkpoint("blip2_opt", tmp_path_factory)
+    outputs = []
+    for checkpointing in (False, True):
+        model = LMM.from_pretrained(folder, gradient_checkpointing=checkpointing)
+        for layer in model.language_model.modules():
+            if isinstance(layer, OPTDecoderLayer):
+                layer.dropout = 0.5
+        model.train()
+        outputs.append(model(model.collator(samples)[0]))
+        assert outputs[-1].requires_grad
+    assert torch.equal(*outputs)
 
 
 def test_answers_are_the_same_when_memory_runs_out(
