@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import chain
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from avalanche_cit.benchmarks.batch import IGNORED, InstructionBatch
-from avalanche_cit.benchmarks.chat_collator import ChatCollator, PrefixCollator
-from avalanche_cit.benchmarks.collator import InstructionCollator, TextLimits, image_key
+from avalanche_cit.benchmarks.collator import image_key
 from avalanche_cit.benchmarks.qformer_collator import QFormerCollator
 from avalanche_cit.errors import UserError, unknown_name
+from avalanche_cit.models.asking import make_collator
 from avalanche_cit.models.expandable_projection import Router
 from avalanche_cit.models.families import FAMILIES, Family
-from avalanche_cit.models.frozen_prefix import FeaturesOrPixels, VisionFeatures, tower_features
+from avalanche_cit.models.frozen_prefix import VisionFeatures, tower_features
 from avalanche_cit.models.loading import load_stock
 from avalanche_cit.models.out_of_memory import halving
 from avalanche_cit.models.saving import check_can_be_saved, upload
 from avalanche_cit.models.trainable import Trainable, checkpoint_activations, select_trainable, set_training
+from avalanche_cit.models.vision import VisionPart, cast
 
 
 class LMM(DynamicModule):  # type: ignore[misc]
@@ -79,16 +79,13 @@ class LMM(DynamicModule):  # type: ignore[misc]
         self._family = family or FAMILIES.get(hf.config.model_type)
         if self._family is None and not processor.chat_template:
             raise unknown_name("model architecture without a chat template", hf.config.model_type, FAMILIES)
-        text_config = hf.config.get_text_config()
-        self.encoder_decoder: bool = bool(text_config.is_encoder_decoder)
-        self.limits = TextLimits(
-            max_tokens=text_config.to_dict().get("max_position_embeddings"), end_tokens=_end_tokens(hf, processor)
-        )
+        self.encoder_decoder: bool = bool(hf.config.get_text_config().is_encoder_decoder)
         select_trainable(hf, self._family, trainable, lora)
         if gradient_checkpointing:
             checkpoint_activations(hf)
-        self.vision_features = self._cache(vision_features)
-        self.collator = self._make_collator()
+        self._vision = None if self._family is None else VisionPart(hf, self._family, vision_features)
+        known = self.vision_features
+        self.collator = make_collator(hf, processor, self._family, () if known is None else known)
         self.router: Router | None = None
         self.train(False)
 
@@ -155,20 +152,20 @@ class LMM(DynamicModule):  # type: ignore[misc]
         return self._family
 
     @property
-    def vision_tower(self) -> Any:
-        """The stock vision tower."""
-        tower = self.hf.get_submodule(self.family.vision)
-        return tower.tower if isinstance(tower, FeaturesOrPixels) else tower
+    def vision(self) -> VisionPart:
+        """The vision tower and what is kept of it.
 
-    def tower_weights(self) -> dict[str, Tensor]:
-        """Return the weights and buffers that `embed_images` depends on, by name.
-
-        Those of the tower, without the parts of the bridge that lie within it (Qwen-VL's mergers).
+        Raises:
+            UserError: See `family`.
         """
-        vision = f"{self.family.vision}."
-        within = tuple(f"{name[len(vision) :]}." for name in self.family.bridge if name.startswith(vision))
-        tower = dict(chain(self.vision_tower.named_parameters(), self.vision_tower.named_buffers()))
-        return {name: weight for name, weight in tower.items() if not name.startswith(within)}
+        if self._vision is None:
+            self._vision = VisionPart(self.hf, self.family, None)
+        return self._vision
+
+    @property
+    def vision_features(self) -> VisionFeatures | None:
+        """The cache of vision features, where there is one."""
+        return None if self._vision is None else self._vision.features
 
     @property
     def language_model(self) -> nn.Module:
@@ -219,19 +216,7 @@ class LMM(DynamicModule):  # type: ignore[misc]
         The class token for BLIP-2 and InstructBLIP, as in the paper; for other families the mean over the tower's
         tokens, of all images where a sample has several, and zeros for a sample without an image (ours).
         """
-        if isinstance(self.collator, QFormerCollator):
-            features = self._vision(batch)
-            if features.ndim == 4:
-                features = self.vision_tower(pixel_values=features).last_hidden_state
-            return features[:, 0]
-        if batch.images is None:
-            raise ValueError("this batch holds no images")
-        # one by one, so that a sample's vector does not depend on the others of its batch
-        vectors = [self._tower_mean(batch.images.select([i]).tensors) for i in range(len(batch))]
-        if not all(len(vector) for vector in vectors):
-            width: int = getattr(self.hf.config.vision_config, self.family.vision_width)
-            vectors = [vector if len(vector) else vector.new_zeros(width) for vector in vectors]
-        return torch.stack(vectors)
+        return self.vision.embed(batch, self.device)
 
     def prepare(self, dataset: Any) -> None:
         """Fill the cache of vision features with the images of an Avalanche data set, if there is a cache."""
@@ -248,7 +233,7 @@ class LMM(DynamicModule):  # type: ignore[misc]
         for start in tqdm(range(0, len(keys), step), desc="vision features", leave=False, disable=len(keys) <= step):
             part = keys[start : start + step]
             pixels = collator.pixel_values([missing[key] for key in part])
-            cache.put(part, tower_features(self.vision_tower, pixels.to(self.device)))
+            cache.put(part, tower_features(self.vision.tower, pixels.to(self.device)))
 
     def spelled_share(self, texts: Sequence[str]) -> float:
         """Return the share of words that the tokenizer has no token for and spells out byte by byte."""
@@ -285,7 +270,7 @@ class LMM(DynamicModule):  # type: ignore[misc]
                 outside of the LoRA adapter are tuned too, which an adapter has no place for.
         """
         check_can_be_saved(self)
-        with self._stock_tower():
+        with nullcontext() if self._vision is None else self._vision.stock():
             self.hf.save_pretrained(folder)
             self.processor.save_pretrained(folder)
 
@@ -345,7 +330,7 @@ class LMM(DynamicModule):  # type: ignore[misc]
             do_sample=False,
             num_beams=1,
             pad_token_id=self.processor.tokenizer.pad_token_id,
-            eos_token_id=list(self.limits.end_tokens),
+            eos_token_id=list(self.collator.limits.end_tokens),
         )
         if not self.encoder_decoder:
             tokens = tokens[:, batch.prompt_inputs["input_ids"].shape[1] :]
@@ -355,73 +340,6 @@ class LMM(DynamicModule):  # type: ignore[misc]
     def _images(self, batch: InstructionBatch) -> dict[str, Tensor]:
         """The stock model's image inputs, in its data type."""
         if isinstance(self.collator, QFormerCollator):
-            return {"pixel_values": self._vision(batch)}
-        if batch.images is None:
-            raise ValueError("this batch holds no images")
-        return self._cast(batch.images.tensors)
-
-    def _cast(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: t.to(self.hf.dtype) if t.is_floating_point() else t for name, t in tensors.items()}
-
-    def _vision(self, batch: InstructionBatch) -> Tensor:
-        """Features (B, N, D) where all are cached, else pixels (B, C, H, W)."""
-        if batch.images is not None:
-            return batch.images.tensors["pixel_values"].to(self.hf.dtype)
-        if self.vision_features is None:
-            raise ValueError("this batch holds no pixels: it was collated for a model with cached vision features")
-        return self.vision_features.get([key for key in batch.image_keys if key is not None], self.device)
-
-    def _tower_mean(self, images: dict[str, Tensor]) -> Tensor:
-        """Mean of the vision tower's tokens, (D,); empty for a sample without an image."""
-        if not images:
-            return torch.zeros(0, dtype=self.hf.dtype, device=self.device)
-        features = self.hf.model.get_image_features(**self._cast(images), return_dict=True).last_hidden_state
-        mean: Tensor = features.flatten(0, -2).mean(0)
-        return mean
-
-    def _cache(self, features: VisionFeatures | None) -> VisionFeatures | None:
-        if features is None or self._family is None or self._family.prompt != "qformer":
-            return None
-        if any(weight.requires_grad for weight in self.vision_tower.parameters()):
-            return None
-        self.hf.set_submodule(self._family.vision, FeaturesOrPixels(self.vision_tower))
-        return features
-
-    @contextmanager
-    def _stock_tower(self) -> Iterator[None]:
-        """Have the stock vision tower in its place, without what lets cached features pass."""
-        if self.vision_features is None:
-            yield
-            return
-        name = self.family.vision
-        cached = self.hf.get_submodule(name)
-        self.hf.set_submodule(name, self.vision_tower)
-        try:
-            yield
-        finally:
-            self.hf.set_submodule(name, cached)
-
-    def _make_collator(self) -> InstructionCollator:
-        match "chat" if self._family is None else self._family.prompt:
-            case "qformer":
-                qformer = self.hf.config.qformer_config
-                reads_text = self.hf.config.model_type == "instructblip"
-                return QFormerCollator(
-                    self.processor,
-                    self.limits,
-                    encoder_decoder=self.encoder_decoder,
-                    max_instruction_tokens=qformer.max_position_embeddings if reads_text else None,
-                    known_images=() if self.vision_features is None else self.vision_features,
-                )
-            case "prefix":
-                return PrefixCollator(self.processor, self.limits)
-            case _:
-                return ChatCollator(self.processor, self.limits)
-
-
-def _end_tokens(hf: Any, processor: Any) -> tuple[int, ...]:
-    """Tokens that end an answer when the stock model generates; its tokenizer's own where it names none."""
-    ends = hf.generation_config.eos_token_id
-    if ends is None:
-        return (processor.tokenizer.eos_token_id,)
-    return tuple(ends) if isinstance(ends, list) else (ends,)
+            return {"pixel_values": self.vision.features_or_pixels(batch, self.device)}
+        assert batch.images is not None
+        return cast(batch.images.tensors, self.hf.dtype)

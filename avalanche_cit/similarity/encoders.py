@@ -79,15 +79,15 @@ class VisionTower:
     """
 
     def __init__(self, lmm: LMM) -> None:
-        _must_be_frozen(lmm.tower_weights().values(), "the model's vision tower", "open_clip:NAME_OR_FOLDER")
+        _must_be_frozen(lmm.vision.weights().values(), "the model's vision tower", "open_clip:NAME_OR_FOLDER")
         self._lmm = lmm
 
     @cached_property
     def name(self) -> str:
         """``vision_tower`` and a checksum of its weights and settings."""
         lmm = self._lmm
-        settings = [lmm.vision_tower.config.to_json_string(), lmm.processor.image_processor.to_json_string()]
-        return f"vision_tower:{checksum(lmm.tower_weights(), settings)}"
+        settings = [lmm.vision.tower.config.to_json_string(), lmm.processor.image_processor.to_json_string()]
+        return f"vision_tower:{checksum(lmm.vision.weights(), settings)}"
 
     def __call__(self, examples: Sequence[Example]) -> Tensor:
         """Return the vectors (N, D) of the images of N examples."""

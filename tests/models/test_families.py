@@ -139,7 +139,7 @@ def test_a_padded_batch_answers_as_the_plain_model_alone(
             **{k: t.double() if t.is_floating_point() else t for k, t in plain_inputs(processor, sample[0]).items()},
             max_new_tokens=sample[0].task.max_new_tokens,
             do_sample=False,
-            eos_token_id=list(model.limits.end_tokens),
+            eos_token_id=list(model.collator.limits.end_tokens),
             output_logits=True,
             return_dict_in_generate=True,
         )
@@ -194,7 +194,7 @@ def test_labels_cover_the_answer_and_the_end_token_only(name: str, model: LMM, s
     read = tokenizer.decode(batch.prompt_inputs["input_ids"][0])
     shortened = re.sub(r"(<[^<>]+>)\1+", lambda run: f"{run[1]}*{run[0].count(run[1])}", read)
     assert (shortened, tokenizer.decode(answer)) == SAID[name]
-    assert int(answer[-1]) in model.limits.end_tokens
+    assert int(answer[-1]) in model.collator.limits.end_tokens
     if not model.encoder_decoder:
         prompt = batch.prompt_inputs["input_ids"][0].tolist()
         assert batch.inputs["input_ids"][0].tolist() == [*prompt, *answer.tolist()]

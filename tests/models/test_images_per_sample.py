@@ -97,7 +97,8 @@ def test_a_mixed_batch_answers_as_the_plain_model_alone(
     batch, _, _ = model.collator(mixed)
     answers = model.generate(batch)
 
-    expected, margin = answers_of_the_plain_model(checkpoint(family, tmp_path_factory), mixed, model.limits.end_tokens)
+    ends = model.collator.limits.end_tokens
+    expected, margin = answers_of_the_plain_model(checkpoint(family, tmp_path_factory), mixed, ends)
     assert margin > 1e-4
     assert answers == expected
     assert answers[::2] != model.generate(model.collator(samples[:10:2])[0])  # the images are seen, or missed

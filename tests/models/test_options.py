@@ -242,7 +242,7 @@ def test_an_unlisted_architecture_is_tuned_by_patterns(unlisted: Path, benchmark
     SeqFT(model=model, train_mb_size=16).train(benchmark.train_stream[0])
     assert len(model.generate(model.collator(samples)[0])) == len(samples)
     with pytest.raises(UserError, match="modules of the architecture 'qwen2_5_vl' are not known"):
-        _ = model.vision_tower
+        _ = model.vision
 
 
 def test_an_unlisted_architecture_with_named_modules_has_its_parts(unlisted: Path) -> None:
