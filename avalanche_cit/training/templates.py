@@ -20,6 +20,7 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 
 from avalanche_cit.benchmarks.batch import IGNORED, MiniBatch
+from avalanche_cit.benchmarks.scenario import task_name
 from avalanche_cit.errors import UserError
 from avalanche_cit.models.lmm import LMM
 from avalanche_cit.models.out_of_memory import halving
@@ -52,7 +53,8 @@ class AccumulatedUpdate:
 
     The loss of a micro-batch counts by its share of the batch's answer tokens, so cutting a batch into micro-batches
     changes memory and nothing else. Whatever plugins add to the loss before ``backward`` is weighted alike. Where
-    memory runs out, the step is begun anew with micro-batches of half the size, which are kept from then on.
+    memory runs out, the step is begun anew with micro-batches of half the size, which are kept from then on. A loss or
+    gradient that is NaN or infinite ends the training before it reaches the weights.
     """
 
     micro_batch_size: int | None
@@ -70,12 +72,35 @@ class AccumulatedUpdate:
             total = halving(gradients, self.micro_batch_size or len(whole[0]))
             self.mbatch, self.loss = whole, total
             self._after_backward(**kwargs)
+            norm = None
             if self.max_grad_norm is not None:
-                nn.utils.clip_grad_norm_(self._optimized_weights(), self.max_grad_norm)
+                norm = nn.utils.clip_grad_norm_(self._optimized_weights(), self.max_grad_norm)
+            self._stop_unless_finite(whole, total, norm)
             self._before_update(**kwargs)
             self.optimizer_step()
             self._after_update(**kwargs)
             self._after_training_iteration(**kwargs)
+
+    def _stop_unless_finite(self: Any, batch: MiniBatch, loss: Tensor, norm: Tensor | None) -> None:
+        """Refuse a step that would put NaN into the weights, which no later step could mend.
+
+        This waits for the device once per optimizer step, just before the update.
+
+        Raises:
+            UserError: The loss, or the norm of the gradients where they are clipped, is NaN or infinite.
+        """
+        finite = loss.isfinite().all()
+        if norm is not None:
+            finite &= norm.isfinite().to(finite.device)
+        if finite.item():
+            return
+        task = task_name(self.adapted_dataset) or "joint"
+        gradients = "" if norm is None else f", the norm of the gradients {norm.item()}"
+        samples = ", ".join(str(row["id"]) for row in batch[0].rows)
+        raise UserError(
+            f"task '{task}', training iteration {self.clock.train_iterations}: the loss is {loss.item()}{gradients}; "
+            f"lower the learning rate or a penalty's lambda, or look at the samples of this mini-batch: {samples}"
+        )
 
     def _gradients(self: Any, whole: MiniBatch, size: int, **kwargs: Any) -> Tensor:
         """Compute the gradients of a mini-batch, `size` samples at a time, and return its loss."""

@@ -263,3 +263,64 @@ def test_options_out_of_range_are_refused(load: Callable[..., LMM], options: dic
 def test_a_misspelled_option_is_refused(load: Callable[..., LMM]) -> None:
     with pytest.raises(TypeError, match="train_epoch"):
         SeqFT(model=load(), train_epoch=3)
+
+
+# ---- what is no number ----
+
+
+def finite(model: LMM) -> bool:
+    return all(bool(weight.isfinite().all()) for weight in model.parameters())
+
+
+@pytest.mark.parametrize("options", [{}, {"max_grad_norm": None}, {"micro_batch_size": 3}])
+def test_a_loss_that_is_no_number_stops_before_the_weights(
+    load: Callable[..., LMM], benchmark: CLScenario, snapshot: Snapshot, record: Any, options: dict[str, Any]
+) -> None:
+    model = load()
+    strategy = SeqFT(model=model, train_mb_size=8, plugins=[record], **options)
+    strategy.train(benchmark.train_stream[0])
+    poisoned = next(weight for weight in model.trainable_state().values())
+    with torch.no_grad():
+        poisoned.view(-1)[0] = float("nan")
+    before = snapshot(model)
+
+    with pytest.raises(UserError) as caught:
+        strategy.train(benchmark.train_stream[1])
+
+    said = str(caught.value)
+    assert said.startswith("task 'shape', training iteration 2: the loss is nan")
+    assert ("the norm of the gradients" in said) == ("max_grad_norm" not in options)
+    samples = said.split("look at the samples of this mini-batch: ")[1].split(", ")
+    assert len(set(samples)) == 8
+    assert {name.rsplit("-", 1)[0] for name in samples} == {"shape-train"}
+    assert len(record.ids) == 2  # no step was made of it
+    after = snapshot(model)
+    assert all(torch.equal(before[name].nan_to_num(7), after[name].nan_to_num(7)) for name in before)
+
+
+def test_an_absurd_learning_rate_ends_in_one_line(load: Callable[..., LMM], benchmark: CLScenario) -> None:
+    strategy = SeqFT(model=load(), train_mb_size=4, lr=1e30, max_grad_norm=None)
+    with pytest.raises(
+        UserError, match=r"^task 'colour', training iteration [1-9]: the loss is (nan|inf); lower the l"
+    ):
+        strategy.train(benchmark.train_stream[0])
+
+
+class Steep(SupervisedPlugin):
+    """Adds nothing to the loss, but an infinite slope to its gradient."""
+
+    def before_backward(self, strategy: Any, **kwargs: Any) -> None:
+        weight = next(weight for weight in strategy.model.parameters() if weight.requires_grad)
+        strategy.loss += (weight - weight.detach()).sqrt().sum()
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_weights(
+    load: Callable[..., LMM], benchmark: CLScenario, snapshot: Snapshot
+) -> None:
+    model = load()
+    before = snapshot(model)
+    strategy = SeqFT(model=model, train_mb_size=8, plugins=[Steep()])
+    with pytest.raises(UserError, match=r"the loss is [\d.]+, the norm of the gradients (nan|inf);"):
+        strategy.train(benchmark.train_stream[0])
+    after = snapshot(model)
+    assert all(torch.equal(before[name], after[name]) for name in before)
