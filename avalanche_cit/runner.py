@@ -60,12 +60,21 @@ def run(config: RunConfig, folder: Path, *, vision_features: VisionFeatures | No
         vision_features: Cache of vision features to share among runs of one start model in one process.
 
     Raises:
-        UserError: An option, the data or the folder is wrong.
+        UserError: An option, the data or the folder is wrong, another process writes to the folder, or the loss is no
+            finite number.
     """
     config = config.resolved()
     directory = RunDirectory(folder, config.plain(), defaults())
     if directory.finished:
         return directory.read_matrix()
+    with directory.locked():
+        if not directory.finished:  # another process may have been faster
+            _run(config, directory, vision_features)
+    return directory.read_matrix()
+
+
+def _run(config: RunConfig, directory: RunDirectory, vision_features: VisionFeatures | None) -> None:
+    """Carry out a run from its beginning, and write everything that it leaves behind."""
     directory.clear()
     begin = time.monotonic()
     torch.set_num_threads(config.threads or torch.get_num_threads())
@@ -123,7 +132,6 @@ def run(config: RunConfig, folder: Path, *, vision_features: VisionFeatures | No
         }
     )
     write_report([directory.folder], directory.folder / "report.html")
-    return file
 
 
 def _load(config: RunConfig) -> tuple[list[Task], list[Task]]:

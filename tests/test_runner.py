@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from importlib import resources
 
 import datasets
@@ -13,9 +14,11 @@ from avalanche_cit.benchmarks.catalogue import benchmark_tasks
 from avalanche_cit.benchmarks.instruction_data import FEATURES
 from avalanche_cit.errors import UserError
 from avalanche_cit.evaluation.matrix_file import MatrixFile
+from avalanche_cit.evaluation.verify import verify_run
 from avalanche_cit.logging.report import write_report
+from avalanche_cit.logging.run_directory import RunDirectory
 from avalanche_cit.models.frozen_prefix import VisionFeatures
-from avalanche_cit.run_config import STRATEGIES, RunConfig
+from avalanche_cit.run_config import STRATEGIES, RunConfig, defaults
 from avalanche_cit.runner import _keep_pictures, run
 
 SMALL = {"train_samples": 24, "validation_samples": 4, "test_samples": 8, "epochs": 1, "batch_size": 8, "threads": 1}
@@ -387,3 +390,27 @@ def test_task0_counts_as_learned(name, tmp_path, short):
 def test_wrong_options_of_methods_are_named(tmp_path, short, change, message):
     with pytest.raises(UserError, match=message):
         run(RunConfig(benchmark=short, **TINY, **change), tmp_path)
+
+
+# --- Guards -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_rows_before(tmp_path, short):
+    """The learning rate of the second task cannot be another, so the first breaks, after the initial row."""
+    with pytest.raises(UserError, match=r"^task 'vqav2', training iteration 1: the loss is (nan|inf), .*mini-batch: "):
+        run(RunConfig(strategy="seqft", benchmark=short, lr=1e30, **TINY), tmp_path / "run")
+
+    file = MatrixFile.read(tmp_path / "run" / "matrix.json")
+    assert file.rows == ["initial"]
+    assert all(cell is not None for cell in file.scores[0])
+    assert verify_run(tmp_path / "run") == []
+    assert not (tmp_path / "run" / "provenance.json").exists()
+    assert not (tmp_path / "run" / ".lock.holder").exists()
+
+
+def test_a_run_that_another_holds_is_refused(tmp_path, short):
+    config = RunConfig(strategy="seqft", benchmark=short, **TINY)
+    other = RunDirectory(tmp_path / "run", config.resolved().plain(), defaults())
+    with other.locked(), pytest.raises(UserError, match=f"is being written by process {os.getpid()} on "):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from avalanche_cit.errors import UserError
 from avalanche_cit.evaluation.matrix_file import MatrixFile
@@ -27,25 +30,73 @@ class RunDirectory:
         defaults: Values that options had before they existed: a run that does not name such an option had this one.
 
     Raises:
-        UserError: The folder cannot be written, or holds a run of another configuration.
+        UserError: The folder cannot be written, holds a run of another configuration, or one that another process has
+            begun and that has no row of its matrix yet.
 
     Example:
         >>> directory = RunDirectory(Path("runs/seqft-seed0"), {"strategy": "seqft", "seed": 0})
         >>> directory.finished
         False
+        >>> with directory.locked():  # as long as it is written to; reading needs no lock
+        ...     directory.clear()
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
-        file = folder / "config.yaml"
-        if file.exists() and (folder / "matrix.json").exists():  # without a row of the matrix nothing would be lost
-            _check_same(file, config, defaults or {})
-            return
+        self._config = config
+        self._defaults = defaults or {}
+        if not self._holds_a_run():
+            with self.locked():
+                pass
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process from writing to the folder, and make it hold this configuration.
+
+        The lock is the operating system's: it ends with the process, however that ends.
+
+        Raises:
+            UserError: Another process holds the folder (the message says which), it cannot be written, or it holds a
+                run of another configuration.
+        """
+        lock, holder = FileLock(self.folder / ".lock"), self.folder / ".lock.holder"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _write(file, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise UserError(
+                f"{self.folder} is being written by {_read_holder(holder)}: wait for it or end it, or give another "
+                "--output"
+            ) from None
         except OSError as error:
-            raise UserError(f"cannot write to {folder}: {error.strerror}; give another --output") from error
+            raise self._not_writable(error) from error
+        try:
+            self._claim(holder)
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+    def _claim(self, holder: Path) -> None:
+        begun = self._holds_a_run()
+        try:
+            _write(holder, f"process {os.getpid()} on {socket.gethostname()}")
+            if not begun:
+                text = yaml.safe_dump(dict(self._config), sort_keys=False, allow_unicode=True)
+                _write(self.folder / "config.yaml", text)
+        except OSError as error:
+            raise self._not_writable(error) from error
+
+    def _holds_a_run(self) -> bool:
+        """Whether there is a run of this configuration; without a row of the matrix nothing would be lost."""
+        file = self.folder / "config.yaml"
+        begun = file.exists() and (self.folder / "matrix.json").exists()
+        if begun:
+            _check_same(file, self._config, self._defaults)
+        return begun
+
+    def _not_writable(self, error: OSError) -> UserError:
+        return UserError(f"cannot write to {self.folder}: {error.strerror}; give another --output")
 
     @property
     def predictions(self) -> Path:
@@ -97,6 +148,13 @@ def _check_same(file: Path, config: Mapping[str, Any], defaults: Mapping[str, An
             f"{file.parent} holds a run with other options: {', '.join(differing)}; "
             "give another --output, or delete that folder"
         )
+
+
+def _read_holder(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError:  # between the lock and its note
+        return "another process"
 
 
 def _write(file: Path, text: str) -> None:

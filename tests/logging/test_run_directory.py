@@ -1,7 +1,12 @@
 """Run directories: fresh, unfinished, finished, of another configuration, unusable."""
 
+import os
 import re
-from collections.abc import Callable
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +31,8 @@ def begun(tmp_path: Path, make_matrix: Callable[..., MatrixFile]) -> Path:
 def test_a_fresh_folder_holds_the_configuration_alone(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path / "runs" / "one", CONFIG)
     assert not directory.finished
-    assert [path.name for path in directory.folder.iterdir()] == ["config.yaml"]
+    assert sorted(path.name for path in directory.folder.iterdir()) == [".lock", "config.yaml"]
+    assert (directory.folder / ".lock").stat().st_size == 0
     text = (directory.folder / "config.yaml").read_text(encoding="utf-8")
     assert yaml.safe_load(text) == CONFIG
     assert "Dätä" in text
@@ -46,7 +52,7 @@ def test_an_unfinished_run_is_cleared_and_begun_again(tmp_path: Path) -> None:
     assert not again.finished
     again.clear()
 
-    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "notes.txt"]
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "config.yaml", "notes.txt"]
     again.clear()  # nothing there is no mistake
 
 
@@ -63,7 +69,7 @@ def test_a_finished_run_is_read_and_not_run_again(tmp_path: Path, make_matrix: C
     assert again.read_matrix() == make_matrix()
     again.clear()
     assert not again.finished
-    assert not list(directory.folder.glob(".*"))  # nothing half-written
+    assert [path.name for path in directory.folder.glob(".*")] == [".lock"]  # nothing half-written
 
 
 @pytest.mark.parametrize(
@@ -130,3 +136,73 @@ def test_a_run_from_before_an_option_existed_had_its_default(begun: Path) -> Non
         RunDirectory(begun, {**newer, "on_bad_sample": "skip"}, {"on_bad_sample": "fail"})
     with pytest.raises(UserError, match=re.escape("other options: on_bad_sample (None there, 'fail' now);")):
         RunDirectory(begun, newer)
+
+
+# --- One process at a time --------------------------------------------------------------------------------------------
+
+HOLD = """
+import sys
+from pathlib import Path
+from avalanche_cit.logging.run_directory import RunDirectory
+with RunDirectory(Path(sys.argv[1]), {"strategy": "seqft"}).locked():
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the folder ``run`` until its input is closed."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        yield process
+        process.kill()
+
+
+def test_a_folder_that_another_process_writes_is_left_alone(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    config = {"strategy": "seqft"}
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    for options in (config, {"strategy": "replay"}):  # before the first row, another configuration would take it
+        with pytest.raises(UserError) as caught:
+            RunDirectory(tmp_path / "run", options)
+        holder = f"process {other.pid} on {socket.gethostname()}"
+        assert str(caught.value) == (
+            f"{tmp_path / 'run'} is being written by {holder}: wait for it or end it, or give another --output"
+        )
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+    other.communicate()  # closes its input, and it ends
+    with RunDirectory(tmp_path / "run", config).locked():
+        pass
+
+
+def test_the_lock_ends_with_its_process(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    assert (tmp_path / "run" / ".lock.holder").exists()  # it had no time to clean up
+    directory = RunDirectory(tmp_path / "run", {"strategy": "seqft"})
+    with directory.locked():
+        said = (directory.folder / ".lock.holder").read_text()
+        assert said == f"process {os.getpid()} on {socket.gethostname()}"
+    assert not (directory.folder / ".lock.holder").exists()
+
+
+def test_the_lock_ends_with_an_error(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "run", CONFIG)
+    with pytest.raises(KeyError), directory.locked():
+        raise KeyError
+    with directory.locked(), pytest.raises(UserError, match=f"by process {os.getpid()} on"):
+        RunDirectory(tmp_path / "run", CONFIG)  # nor may the same process write it twice
+
+
+def test_a_begun_run_is_read_while_another_process_writes_it(
+    tmp_path: Path, other: subprocess.Popen[str], make_matrix: Callable[..., MatrixFile]
+) -> None:
+    make_matrix().write(tmp_path / "run")
+    directory = RunDirectory(tmp_path / "run", {"strategy": "seqft"})
+    assert directory.read_matrix() == make_matrix()
+    with pytest.raises(UserError, match=f"is being written by process {other.pid} on "), directory.locked():
+        pytest.fail("two processes hold one folder")
+    assert (tmp_path / "run" / ".lock.holder").read_text().startswith(f"process {other.pid} ")
