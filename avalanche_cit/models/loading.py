@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -59,6 +60,11 @@ def load_stock(
         )
     except UserError:
         raise
+    except UnpicklingError as error:  # torch's text says how to open it all the same
+        raise UserError(
+            f"cannot load the model '{name_or_folder}': its weights are a pickle of more than tensors, which could run "
+            "any code and is not opened; take a model with safetensors"
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(

@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-import pickle
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from avalanche_cit.similarity.weights import checksum
 
 _BATCH = 64
 _HUB_SECONDS = 10
-_BROKEN_MODEL = (OSError, RuntimeError, ValueError, LookupError, TypeError, SafetensorError, pickle.UnpicklingError)
+_BROKEN_MODEL = (OSError, RuntimeError, ValueError, LookupError, TypeError, SafetensorError, UnpicklingError)
 
 
 class OpenClip:
