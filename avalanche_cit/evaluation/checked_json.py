@@ -36,6 +36,8 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: broken JSON in line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, nested too deep
+        raise UserError(f"{path}: not readable as JSON ({error})") from None
 
 
 def take(document: dict[str, Any], field: str, wanted: type, meaning: str) -> Any:

@@ -130,7 +130,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: broken YAML: {error}") from None
+        problem = " ".join(str(error).split())  # PyYAML's messages have several lines
+        raise UserError(f"{path}: broken YAML: {problem}") from None
     if not isinstance(config, dict):
         raise UserError(f"{path}: must hold options, one 'name: value' a line")
     return config

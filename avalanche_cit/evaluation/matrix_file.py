@@ -177,6 +177,15 @@ class MatrixFile:
             document["summary_relative"] = self.summary_relative(direct)
         return document
 
+    def to_csv(self) -> str:
+        """Return the content of ``matrix.csv``: a line per row, an empty field where not evaluated."""
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(["row", *self.tasks])
+        for name, row in zip(self.rows, self.scores, strict=True):
+            writer.writerow([name, *("" if score is None else score for score in row)])
+        return table.getvalue()
+
     @classmethod
     def from_json(cls, document: Any) -> MatrixFile:
         """Build the matrix from the content of a ``matrix.json``, all of it checked, the summaries left aside.
@@ -224,14 +233,9 @@ class MatrixFile:
             folder: An existing folder.
             direct: As in `to_json`.
         """
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["row", *self.tasks])
-        for name, row in zip(self.rows, self.scores, strict=True):
-            writer.writerow([name, *("" if score is None else score for score in row)])
         document = json.dumps(self.to_json(direct), indent=2, ensure_ascii=False, allow_nan=False)
         _replace(folder / "matrix.json", document + "\n")
-        _replace(folder / "matrix.csv", table.getvalue())
+        _replace(folder / "matrix.csv", self.to_csv())
 
 
 def _check_cells(field: str, cells: Any, rows: list[str], tasks: list[str]) -> None:

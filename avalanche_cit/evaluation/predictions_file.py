@@ -6,6 +6,7 @@ The prediction files of a run directory are such files; other fields are passed 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,23 +45,49 @@ def read_predictions(path: Path) -> Predictions:
     """
     answers = Predictions([], [], [])
     lines_by_id: dict[str | int, int] = {}
+    for number, record in read_records(path):
+        name = record["id"]
+        if name in lines_by_id:
+            first = lines_by_id[name]
+            raise UserError(
+                f"{path}, line {number}: the id {name!r} stands in line {first} already; remove one of the two"
+            )
+        lines_by_id[name] = number
+        answers.predictions.append(record["prediction"])
+        answers.references.append(record["references"])
+        answers.choices.append(record.get("choices"))
+    return answers
+
+
+def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read the records of a file of answers, each with the number of its line. Empty lines are passed over.
+
+    ``id``, ``prediction``, ``references`` and ``choices`` of a record are checked; an id may come more than once.
+
+    Raises:
+        UserError: As `read_predictions`.
+
+    Example:
+        >>> [number for number, record in read_records(path) if record["prediction"] == ""]
+        [3, 14]
+    """
+    empty = True
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
+        empty = False
         try:
             record = _object(line)
-            name = _id(record)
-            if name in lines_by_id:
-                raise UserError(f"the id {name!r} stands in line {lines_by_id[name]} already; remove one of the two")
-            lines_by_id[name] = number
-            answers.predictions.append(take(record, "prediction", str, "a text"))
-            answers.references.append(_texts(record, "references"))
-            answers.choices.append(None if record.get("choices") is None else _texts(record, "choices"))
+            _check_id(record)
+            take(record, "prediction", str, "a text")
+            _check_texts(record, "references")
+            if record.get("choices") is not None:
+                _check_texts(record, "choices")
         except UserError as error:
             raise UserError(f"{path}, line {number}: {error}") from None
-    if not lines_by_id:
+        yield number, record
+    if empty:
         raise UserError(f"{path}: holds no answer; write one JSON object a line: id, prediction and references")
-    return answers
 
 
 def _object(line: str) -> dict[str, Any]:
@@ -75,20 +102,18 @@ def _object(line: str) -> dict[str, Any]:
     return record
 
 
-def _id(record: dict[str, Any]) -> str | int:
+def _check_id(record: dict[str, Any]) -> None:
     if "id" not in record:
         raise UserError("'id' is missing; it must be a text or a whole number")
     name = record["id"]
     if not isinstance(name, str | int) or isinstance(name, bool):
         raise UserError(f"'id' must be a text or a whole number, not {str(name)[:60]!r}")
-    return name
 
 
-def _texts(record: dict[str, Any], field: str) -> list[str]:
+def _check_texts(record: dict[str, Any], field: str) -> None:
     texts: list[str] = take(record, field, list, "a list of texts")
     if not texts:
         raise UserError(f"'{field}' must be a list of at least one text, not an empty one")
     for text in texts:
         if not isinstance(text, str):
             raise UserError(f"'{field}' must be a list of texts, but {str(text)[:60]!r} in it is none")
-    return texts

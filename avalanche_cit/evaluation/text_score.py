@@ -18,8 +18,9 @@ from avalanche.evaluation.metrics.forgetting_bwt import Forgetting
 
 from avalanche_cit.benchmarks.batch import InstructionBatch
 from avalanche_cit.benchmarks.scenario import task_name
+from avalanche_cit.evaluation.cell import score_cell
 from avalanche_cit.evaluation.matrix_file import Cells, MatrixFile
-from avalanche_cit.evaluation.scores import beside, get_score
+from avalanche_cit.evaluation.scores import get_score
 
 
 class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
@@ -129,22 +130,12 @@ class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
             return []
         task = strategy.experience.dataset[0][0].task
         cell = (self.row, task.name)
-        score = get_score(task.score)
-        answers = self._answers
-        texts = [answer["prediction"] for answer in answers]
-        references = [answer["references"] for answer in answers]
-        choices = [answer["choices"] for answer in answers]
-        result = score.function(texts, references, choices)
+        result = score_cell(task.score, self._answers)
         self._cells[cell] = result.corpus
-        for name, function in beside(score).items():
-            self._others.setdefault(name, {})[cell] = function(texts, references, choices).corpus
-        if strategy.model.router is not None and all(answer["right"] is not None for answer in answers):
-            oracle = score.function([answer["oracle"] for answer in answers], references, choices)
-            self._others.setdefault(f"oracle_{task.score}", {})[cell] = oracle.corpus
-            hits = [answer["expert"] == answer["right"] for answer in answers]
-            self._others.setdefault("routing_accuracy", {})[cell] = 100 * float(np.mean(hits))
+        for name, number in result.others.items():
+            self._others.setdefault(name, {})[cell] = number
         if self.predictions is not None:
-            _write_answers(self.predictions / self.row / f"{task.name}.jsonl", answers, result.per_sample)
+            _write_answers(self.predictions / self.row / f"{task.name}.jsonl", self._answers, result.per_sample)
         self._stream_scores.append(result.corpus)
         return self._exp_values(strategy, task.name, result.corpus)
 
