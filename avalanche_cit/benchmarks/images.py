@@ -7,19 +7,16 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from avalanche_cit.benchmarks.instruction_data import image_paths, images_of
-from avalanche_cit.benchmarks.task import Task
-from avalanche_cit.errors import UserError
+from avalanche_cit.benchmarks.task import Task, without_samples
 
 
 class UnreadableImageError(Exception):
@@ -111,19 +108,16 @@ def without_unreadable(task: Task) -> tuple[Task, dict[str, int]]:
         >>> left_out
         {'train': 2, 'validation': 0, 'test': 1}
     """
-    kept, left_out = {}, {}
-    for split, data in {"train": task.train, "validation": task.validation, "test": task.test}.items():
+
+    def unreadable(split: str, data: datasets.Dataset) -> dict[int, str]:
         problems = examine_images(data, f"images of {task.name}, {split}")["problem"].dropna()
-        readable = np.setdiff1d(np.arange(len(data)), problems.index)
-        if not len(readable):
-            raise UserError(
-                f"task '{task.name}', split '{split}': every sample has an image that cannot be read "
-                f"({problems.iloc[0]}); "
-                "see experiments/doctor.py --decode"
-            )
-        left_out[split] = len(data) - len(readable)
-        kept[split] = data.select(readable) if left_out[split] else data
-    return replace(task, **kept), left_out
+        return problems.groupby(level=0).first().to_dict()  # type: ignore[no-any-return]
+
+    none_left = (
+        "task '{task}', split '{split}': every sample has an image that cannot be read ({reason}); "
+        "see experiments/doctor.py --decode"
+    )
+    return without_samples(task, unreadable, none_left)
 
 
 def _examine_file(path: str) -> tuple[str | None, str | None]:

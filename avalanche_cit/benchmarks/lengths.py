@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+import datasets
 from tqdm import tqdm
 
 from avalanche_cit.benchmarks.collator import InstructionCollator, SampleTooLongError
 from avalanche_cit.benchmarks.scenario import ExampleData
-from avalanche_cit.benchmarks.task import Task
-from avalanche_cit.errors import UserError
+from avalanche_cit.benchmarks.task import Task, without_samples
 
 
 def without_too_long(task: Task, collator: InstructionCollator) -> tuple[Task, dict[str, int]]:
@@ -26,19 +24,15 @@ def without_too_long(task: Task, collator: InstructionCollator) -> tuple[Task, d
         >>> left_out
         {'train': 2, 'validation': 0, 'test': 1}
     """
-    kept, left_out = {}, {}
-    for split, data in {"train": task.train, "validation": task.validation, "test": task.test}.items():
+
+    def too_long(split: str, data: datasets.Dataset) -> dict[int, str]:
         examples = ExampleData(task, data)
-        fitting = []
-        reason = ""
+        found = {}
         for i in tqdm(range(len(data)), desc=f"lengths of {task.name}, {split}", leave=False, mininterval=1):
             try:
                 collator.check(examples[i][0])
-                fitting.append(i)
             except SampleTooLongError as error:
-                reason = str(error)
-        if not fitting:
-            raise UserError(f"split '{split}': every sample is too long, such as {reason}")
-        left_out[split] = len(data) - len(fitting)
-        kept[split] = data.select(fitting) if left_out[split] else data
-    return replace(task, **kept), left_out
+                found[i] = str(error)
+        return found
+
+    return without_samples(task, too_long, "split '{split}': every sample is too long, such as {reason}")

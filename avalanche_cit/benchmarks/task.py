@@ -6,7 +6,8 @@ Prompt and score belong to the task, so one stream can mix captions, open questi
 from __future__ import annotations
 
 import string
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import datasets
@@ -54,6 +55,38 @@ class Task:
     def render(self, sample: dict[str, Any]) -> str:
         """Return the text input of one row of the data."""
         return render(self.prompt, sample)
+
+
+def without_samples(
+    task: Task, bad: Callable[[str, datasets.Dataset], Mapping[int, str]], none_left: str
+) -> tuple[Task, dict[str, int]]:
+    """Leave samples of a task out of all its splits.
+
+    Args:
+        task: The task.
+        bad: Called with the name and the data of each split; returns the places of the samples to leave out, each
+            with its reason.
+        none_left: Format string of the error where no sample of a split is left; may use ``{task}``, ``{split}`` and
+            ``{reason}``.
+
+    Returns:
+        The task without them, and how many samples of each split were left out.
+
+    Raises:
+        UserError: No sample of a split is left.
+
+    Example:
+        >>> without_samples(task, lambda split, data: {0: "the first one"}, "'{split}' has no other sample")[1]
+        {'train': 1, 'validation': 1, 'test': 1}
+    """
+    kept, left_out = {}, {}
+    for split, data in {"train": task.train, "validation": task.validation, "test": task.test}.items():
+        reasons = bad(split, data)
+        if reasons and len(reasons) == len(data):
+            raise UserError(none_left.format(task=task.name, split=split, reason=next(iter(reasons.values()))))
+        left_out[split] = len(reasons)
+        kept[split] = data.select([i for i in range(len(data)) if i not in reasons]) if reasons else data
+    return replace(task, **kept), left_out
 
 
 def render(prompt: str, sample: dict[str, Any]) -> str:
