@@ -70,10 +70,7 @@ class VisionPart:
         assert batch.images is not None
         # one by one, so that a sample's vector does not depend on the others of its batch
         images = [batch.images.select([i]).tensors for i in range(len(batch))]
-        vectors = [self._mean(tensors) if tensors else None for tensors in images]
-        width: int = getattr(self.hf.config.vision_config, self.family.vision_width)
-        nothing = torch.zeros(width, dtype=self.hf.dtype, device=device)
-        return torch.stack([nothing if vector is None else vector for vector in vectors])
+        return torch.stack([self._mean(tensors) if tensors else self._nothing(device) for tensors in images])
 
     @contextmanager
     def stock(self) -> Iterator[None]:
@@ -91,6 +88,11 @@ class VisionPart:
         features = self.hf.model.get_image_features(**cast(images, self.hf.dtype), return_dict=True).last_hidden_state
         mean: Tensor = features.flatten(0, -2).mean(0)
         return mean
+
+    def _nothing(self, device: torch.device) -> Tensor:
+        """Zeros in the place of such a mean, for a sample without an image, (D,)."""
+        width: int = self.hf.config.vision_config.to_dict()[self.family.vision_width]
+        return torch.zeros(width, dtype=self.hf.dtype, device=device)
 
 
 def cast(images: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

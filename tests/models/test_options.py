@@ -92,7 +92,6 @@ def test_weights_in_bfloat16_are_tuned(qwen: Path, benchmark: CLScenario) -> Non
 
 @pytest.mark.parametrize("bits", ["4bit", "8bit"])
 def test_a_quantised_base_stays_as_it_is(bits: str, benchmark: CLScenario, tmp_path_factory: Any) -> None:
-    pytest.importorskip("bitsandbytes")
     folder = checkpoint("llava", tmp_path_factory)
     model = LMM.from_pretrained(folder, lora=LoraConfig(r=2), quantization_config=quantization_config(bits, "float32"))
     quantised = {name: w.detach().clone() for name, w in model.named_parameters() if not w.is_floating_point()}

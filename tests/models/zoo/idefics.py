@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pytest
 from transformers import (
     GenerationConfig,
     Idefics3Config,
@@ -45,7 +44,6 @@ def idefics3() -> Checkpoint:
 
 def smolvlm() -> Checkpoint:
     """As SmolVLM2-Instruct, a picture seen whole only."""
-    pytest.importorskip("num2words", reason="SmolVLM's processor asks for it")
     tokenizer = tokenizers_of_letters.smolvlm()
     processor = SmolVLMProcessor(
         SmolVLMImageProcessor(**SIZES, do_image_splitting=False),
