@@ -2,9 +2,9 @@
 
     python experiments/verify_run.py RUN [RUN ...]
 
-Every score and summary is computed anew (`avalanche_cit.evaluation.verify`). Printed is a line per run that agrees, or
-per problem, which names the file, the record and both numbers. Exit status: 0 all agree, 1 one does not, 2 one cannot
-be read.
+Every digest, score and summary is computed anew (`avalanche_cit.evaluation.verify`). Printed is a line per run that
+agrees, or per problem, which names the file, the record and both numbers; and a note per file that an older version
+wrote without digests. Exit status: 0 all agree, 1 one does not, 2 one cannot be read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from avalanche_cit.command_line import Parser, run_main
-from avalanche_cit.evaluation.verify import verify_run
+from avalanche_cit.evaluation.verify import verify_run, without_digests
 
 
 def main() -> None:
@@ -28,6 +28,8 @@ def main() -> None:
         agree = agree and not problems
         for problem in problems or ["agrees"]:
             print(f"{run}: {problem}")
+        for note in without_digests(run):
+            print(f"{run}: note: {note}")
     if not agree:
         sys.exit(1)
 

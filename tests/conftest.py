@@ -29,6 +29,7 @@ from transformers import (
 
 from avalanche_cit.benchmarks import Task, instruction_benchmark
 from avalanche_cit.benchmarks.instruction_data import Sample, instruction_data
+from avalanche_cit.evaluation.verify import verify_run
 from avalanche_cit.models import LMM
 from avalanche_cit.models.tiny.architecture import SPECIAL_TOKENS, build_tokenizer
 
@@ -249,3 +250,46 @@ def _model(tokenizer: PreTrainedTokenizerFast, text: PreTrainedConfig) -> Instru
         head[: len(SPECIAL_TOKENS) + 256] = 0
         head[tokenizer.eos_token_id] = end
     return model
+
+
+# --- Every finished run agrees with its answers -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def disagreements() -> Callable[[Path], list[str]]:
+    """Verify the finished runs with answers below a folder, each once: ``disagreements(folder)``.
+
+    What a test alters, or writes by hand with other numbers, is passed over: it lies in a folder ``altered...``.
+    """
+    verified = set()
+
+    def disagreements(folder: Path) -> list[str]:
+        problems = []
+        for matrix in folder.rglob("matrix.json"):
+            run = matrix.parent
+            altered = any(part.startswith("altered") for part in run.relative_to(folder).parts)
+            finished = (run / "provenance.json").exists() and (run / "predictions").exists()
+            if finished and not altered and run not in verified:
+                verified.add(run)
+                problems += [f"{run}: {problem}" for problem in verify_run(run)]
+        return problems
+
+    return disagreements
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_runs_agree(
+    tmp_path_factory: pytest.TempPathFactory, disagreements: Callable[[Path], list[str]]
+) -> Iterator[None]:
+    """Verify in the end what modules and sessions made."""
+    yield
+    assert disagreements(tmp_path_factory.getbasetemp()) == []
+
+
+@pytest.fixture(autouse=True)
+def _runs_agree(request: pytest.FixtureRequest, disagreements: Callable[[Path], list[str]]) -> Iterator[None]:
+    """Verify after a test what it made."""
+    folder: Path | None = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    yield
+    if folder is not None:
+        assert disagreements(folder) == []

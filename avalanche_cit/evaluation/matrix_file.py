@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from avalanche_cit.errors import UserError
 from avalanche_cit.evaluation.checked_json import is_number, names, read_json, take
 from avalanche_cit.evaluation.matrix import CONVENTIONS, Array, average_accuracy, mft, relative, summarize
+from avalanche_cit.whole_file import write_whole
 
 SCHEMA_VERSION = 1
 KINDS = ("sequence", "independent", "joint")
@@ -234,8 +234,8 @@ class MatrixFile:
             direct: As in `to_json`.
         """
         document = json.dumps(self.to_json(direct), indent=2, ensure_ascii=False, allow_nan=False)
-        _replace(folder / "matrix.json", document + "\n")
-        _replace(folder / "matrix.csv", self.to_csv())
+        write_whole(folder / "matrix.json", document + "\n")
+        write_whole(folder / "matrix.csv", self.to_csv())
 
 
 def _check_cells(field: str, cells: Any, rows: list[str], tasks: list[str]) -> None:
@@ -247,16 +247,3 @@ def _check_cells(field: str, cells: Any, rows: list[str], tasks: list[str]) -> N
         for task, score in zip(tasks, scores, strict=True):
             if score is not None and not is_number(score):
                 raise UserError(f"'{field}': row '{row}', column '{task}': {score!r} is not a finite number or null")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file under a temporary name in the same folder, then move it over the old one."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -1,12 +1,14 @@
 """Files of answers to be scored: JSON Lines of ``{"id", "prediction", "references"}``, optionally with ``"choices"``.
 
-The prediction files of a run directory are such files; other fields are passed over.
+The prediction files of a run directory are such files; other fields are passed over. Each of their records ends with a
+digest of itself.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,29 @@ def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, record
     if empty:
         raise UserError(f"{path}: holds no answer; write one JSON object a line: id, prediction and references")
+
+
+def digest_of(record: Mapping[str, Any]) -> str:
+    """Return the digest that a record carries in its field ``digest``: CRC-32 over its other fields.
+
+    It shows that a record is not as it was written; it is no protection against forgery, since anyone can compute it.
+
+    Args:
+        record: JSON values by field; a ``digest`` among them is left out.
+
+    Returns:
+        Eight hexadecimal digits, of the fields as UTF-8 JSON with sorted keys and without spaces.
+
+    Raises:
+        RecursionError: The fields are nested too deep to be written.
+
+    Example:
+        >>> digest_of({"id": "q7", "prediction": "red", "references": ["red"]})
+        '27dc9545'
+    """
+    others = {field: value for field, value in record.items() if field != "digest"}
+    text = json.dumps(others, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return f"{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}"
 
 
 def _object(line: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Each (row, task) cell is generated once; every other number derives from the mat
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from avalanche.evaluation.metrics.forgetting_bwt import Forgetting
 
 from avalanche_cit.benchmarks.batch import InstructionBatch
 from avalanche_cit.benchmarks.scenario import task_name
+from avalanche_cit.errors import UserError
 from avalanche_cit.evaluation.cell import score_cell
 from avalanche_cit.evaluation.matrix_file import Cells, MatrixFile
+from avalanche_cit.evaluation.predictions_file import digest_of
 from avalanche_cit.evaluation.scores import get_score
+from avalanche_cit.whole_file import whole_file
 
 
 class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
@@ -65,7 +69,9 @@ class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
         self._others: dict[str, dict[tuple[str, str], float]] = {}
         self._forgetting = Forgetting()
         self._answers: list[dict[str, Any]] = []
-        self._stream_scores: list[float] = []
+        self._stream: dict[str, float] = {}
+        self._open = False
+        self._continues = False
 
     @property
     def scores(self) -> Cells:
@@ -92,7 +98,7 @@ class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
 
     def result(self) -> float | None:
         """Return the mean score of the experiences evaluated last."""
-        return float(np.mean(self._stream_scores)) if self._stream_scores else None
+        return float(np.mean(list(self._stream.values()))) if self._stream else None
 
     def reset(self) -> None:
         """Forget the answers collected in the experience being evaluated."""
@@ -105,9 +111,11 @@ class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
             self.rows.append(self.row)
 
     def before_eval(self, strategy: Any) -> None:
-        """Begin the evaluation of a stream."""
-        self._stream_scores = []
-        self._forgetting.reset_last()
+        """Begin the evaluation of a stream, or go on with the one that a checkpoint stopped in."""
+        if not self._continues:
+            self._stream = {}
+            self._forgetting.reset_last()
+        self._open, self._continues = True, False
 
     def before_eval_exp(self, strategy: Any) -> None:
         """Begin a cell."""
@@ -135,23 +143,65 @@ class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
         for name, number in result.others.items():
             self._others.setdefault(name, {})[cell] = number
         if self.predictions is not None:
-            _write_answers(self.predictions / self.row / f"{task.name}.jsonl", self._answers, result.per_sample)
-        self._stream_scores.append(result.corpus)
+            _write_answers(_answers_file(self.predictions, *cell), self._answers, result.per_sample)
+        self._stream[task.name] = result.corpus
         return self._exp_values(strategy, task.name, result.corpus)
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
         """Emit the means over the stream."""
+        self._open = False
         experiences = list(strategy.current_eval_stream)
         if not experiences or stream_type(experiences[0]) not in self.streams:
             return []
-        names = [task_name(experience.dataset) for experience in experiences]
-        lost = [value for name in names if (value := self._forgetting.result_key(name)) is not None]
-        values = {"Score_Stream": float(np.mean(self._stream_scores))}
+        lost = [value for name in self._stream if (value := self._forgetting.result_key(name)) is not None]
+        values = {"Score_Stream": float(np.mean(list(self._stream.values())))}
         if lost:
             values |= {"StreamForgetting": float(np.mean(lost)), "StreamBWT": -float(np.mean(lost))}
         stream = stream_type(experiences[0])
         step = strategy.clock.train_iterations
         return [MetricValue(self, f"{name}/eval_phase/{stream}_stream", value, step) for name, value in values.items()]
+
+    def missing(self, row: str, stream: Iterable[Any]) -> list[Any]:
+        """Return the experiences of a stream that have no cell in a row, which is all of them in a new run.
+
+        Example:
+            >>> strategy, trained = maybe_load_checkpoint(strategy, "checkpoints")
+            >>> for number, experience in enumerate(benchmark.train_stream, start=1):
+            ...     if number > trained:
+            ...         strategy.train(experience)
+            ...     strategy.eval(matrix.missing(task_name(experience.dataset), benchmark.test_stream))
+        """
+        return [experience for experience in stream if (row, task_name(experience.dataset)) not in self._cells]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the matrix, and how far the evaluation of a stream is."""
+        return {
+            "row": self.row,
+            "rows": self.rows,
+            "cells": _listed(self._cells),
+            "others": {name: _listed(cells) for name, cells in self._others.items()},
+            "first": self._forgetting.initial,
+            "last": self._forgetting.last,
+            "stream": self._stream,
+            "open": self._open,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a `state_dict`. Answers of cells that are not in it are removed.
+
+        Raises:
+            UserError: The answers of a cell that is in it are gone.
+        """
+        self.row, self.rows = state["row"], list(state["rows"])
+        self._cells = {(row, task): score for row, task, score in state["cells"]}
+        self._others = {
+            name: {(row, task): score for row, task, score in cells} for name, cells in state["others"].items()
+        }
+        self._forgetting.initial, self._forgetting.last = dict(state["first"]), dict(state["last"])
+        self._stream = dict(state["stream"])
+        self._open = self._continues = state["open"]
+        if self.predictions is not None:
+            _cut_back(self.predictions, self._cells)
 
     def __str__(self) -> str:
         """Return the matrix as a table."""
@@ -196,10 +246,28 @@ def routed_answers(model: Any, batch: InstructionBatch, answers: list[dict[str, 
     return [answer | route for answer, route in zip(answers, routes, strict=True)]
 
 
+def _listed(cells: dict[tuple[str, str], float]) -> list[tuple[str, str, float]]:
+    return [(row, task, score) for (row, task), score in cells.items()]
+
+
+def _cut_back(predictions: Path, cells: Iterable[tuple[str, str]]) -> None:
+    """Remove the answers of all other cells, and check that those of these are there."""
+    known = {_answers_file(predictions, row, task) for row, task in cells}
+    for file in predictions.glob("*/*"):
+        if file not in known:
+            file.unlink()
+    for file in known:
+        if not file.exists():
+            raise UserError(f"{file} is gone, which an earlier part of this run wrote; delete the run directory")
+
+
+def _answers_file(predictions: Path, row: str, task: str) -> Path:
+    return predictions / row / f"{task}.jsonl"
+
+
 def _write_answers(file: Path, answers: list[dict[str, Any]], scores: list[float]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".unfinished")
-    with unfinished.open("w", encoding="utf-8") as lines:
+    with whole_file(file) as unfinished, unfinished.open("w", encoding="utf-8") as lines:
         for answer, score in zip(answers, scores, strict=True):
             record: dict[str, Any] = {
                 "id": answer["id"],
@@ -210,5 +278,5 @@ def _write_answers(file: Path, answers: list[dict[str, Any]], scores: list[float
                 **({"choices": answer["choices"]} if answer["choices"] else {}),
                 **{key: answer[key] for key in ("expert", "right", "oracle") if key in answer},
             }
+            record["digest"] = digest_of(record)
             lines.write(json.dumps(record, ensure_ascii=False) + "\n")
-    unfinished.replace(file)

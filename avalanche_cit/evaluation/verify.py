@@ -18,12 +18,12 @@ from avalanche_cit.evaluation.cell import CellScores, score_cell
 from avalanche_cit.evaluation.checked_json import is_number, read_json, read_text, take
 from avalanche_cit.evaluation.direct_reference import FinishedRun
 from avalanche_cit.evaluation.matrix_file import Cells, MatrixFile
-from avalanche_cit.evaluation.predictions_file import read_records
+from avalanche_cit.evaluation.predictions_file import digest_of, read_records
 
 TOLERANCE = 1e-6
 """Points of a score by which two numbers may differ: sums may be added up in another order elsewhere."""
 MOST = 10
-"""Samples of one cell whose scores are reported one by one; of further ones the number is."""
+"""Answers of one cell that are reported one by one, for each thing that is wrong; of further ones the number is."""
 
 Cell = tuple[str, str]
 Records = list[tuple[int, dict[str, Any]]]
@@ -32,10 +32,13 @@ Records = list[tuple[int, dict[str, Any]]]
 def verify_run(folder: Path) -> list[str]:
     """Compute a run's scores and summaries anew from its predictions, and say where they are not the stored ones.
 
-    Checked are the score of every answer, every cell of ``scores`` and ``other_scores`` (with routing accuracy and
-    oracle, where a method routes), ``summary``, ``summary_task0``, ``matrix.csv`` against ``matrix.json``, that all
-    rows hold the same samples with the same references, and as many as ``provenance.json`` says. Of a run that is not
-    finished, the rows that its matrix has. An altered answer that scores as before, in every score, is not seen.
+    Checked are the digest of every record, the score of every answer, every cell of ``scores`` and ``other_scores``
+    (with routing accuracy and oracle, where a method routes), ``summary``, ``summary_task0``, ``matrix.csv`` against
+    ``matrix.json``, that all rows hold the same samples in the same order with the same references, and as many as
+    ``provenance.json`` says. Of a run that is not finished, the rows that its matrix has.
+
+    Not seen are an answer replaced together with its digest, if every score is as before; the order of a task's
+    samples, where one row alone holds them; and what `without_digests` says of files of an older version.
 
     Args:
         folder: A run directory; nothing beside it is read.
@@ -48,7 +51,8 @@ def verify_run(folder: Path) -> list[str]:
 
     Example:
         >>> verify_run(Path("runs/mini_cit1-tiny-base/seqft-seed0"))
-        ["predictions/gqa/vqav2.jsonl, line 3, id 'q7': the score 100 is stored, 30 computed"]
+        ["predictions/gqa/vqav2.jsonl, line 3, id 'q7': the digest '8d4c09f2' is stored, '27e51b60' computed",
+        "predictions/gqa/vqav2.jsonl, line 3, id 'q7': the score 100 is stored, 30 computed"]
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a run directory")
@@ -57,7 +61,7 @@ def verify_run(folder: Path) -> list[str]:
     if not (folder / "predictions").is_dir():
         raise UserError(f"{folder}: has no folder 'predictions', without which its numbers cannot be computed anew")
     sizes = _sizes(folder, file.tasks, "validation" if (run.config or {}).get("stream") == "validation" else "test")
-    found = {(path.parent.name, path.stem) for path in folder.glob("predictions/*/*.jsonl")}
+    found = _found(folder)
     cells = [
         (row, task)
         for row, numbers in zip(file.rows, file.scores, strict=True)
@@ -72,6 +76,7 @@ def verify_run(folder: Path) -> list[str]:
     records = {cell: _read_answers(folder / _name(cell)) for cell in cells if cell in found}
     for cell, lines in records.items():
         problems += _wrong_number_of(lines, _name(cell), sizes.get(cell[1]))
+        problems += _wrong_digests(folder / _name(cell), _name(cell), lines)
     for task in file.tasks:
         problems += _unlike_rows(task, {row: lines for (row, of), lines in records.items() if of == task})
     scores_by = dict(zip(file.tasks, file.scores_by, strict=True))
@@ -84,7 +89,37 @@ def verify_run(folder: Path) -> list[str]:
     return problems + _wrong_summaries(folder, anew) + _wrong_table(folder, file)
 
 
+def without_digests(folder: Path) -> list[str]:
+    """Say which files of a run's matrix hold no digests, so that `verify_run` sees less in them.
+
+    Args:
+        folder: A run directory that `verify_run` could read.
+
+    Returns:
+        One line per file.
+
+    Raises:
+        UserError: A file cannot be read.
+
+    Example:
+        >>> without_digests(Path("runs/mini_cit1-tiny-base/seqft-seed0"))
+        []
+    """
+    file = FinishedRun.read(folder).file
+    cells = sorted((row, task) for row, task in _found(folder) if row in file.rows and task in file.tasks)
+    return [
+        f"{_name(cell)}: has no digests: written by an older version; alterations of answers that leave their scores "
+        "as they were are not seen"
+        for cell in cells
+        if not any("digest" in record for _, record in read_records(folder / _name(cell)))
+    ]
+
+
 # --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+def _found(folder: Path) -> set[Cell]:
+    return {(path.parent.name, path.stem) for path in folder.glob("predictions/*/*.jsonl")}
 
 
 def _name(cell: Cell) -> str:
@@ -169,6 +204,24 @@ def _wrong_number_of(lines: Records, name: str, size: int | None) -> Iterator[st
         yield f"{name}: holds {len(lines)} answers, provenance.json says {size}"
 
 
+def _wrong_digests(path: Path, name: str, lines: Records) -> list[str]:
+    """Find the records that are not as they were written; where none has a digest, an older version wrote the file."""
+    if not any("digest" in record for _, record in lines):
+        return []
+    wrong = []
+    for number, record in lines:
+        try:
+            digest = digest_of(record)
+        except RecursionError:
+            raise UserError(f"{path}, line {number}: nested too deep") from None
+        if record.get("digest") != digest:
+            stored = _shown(record.get("digest"))
+            wrong.append(
+                f"{name}, line {number}, id {record['id']!r}: the digest {stored} is stored, {digest!r} computed"
+            )
+    return _shortened(wrong, name, "the digests")
+
+
 def _unlike_rows(task: str, rows: Mapping[str, Records]) -> Iterator[str]:
     """Compare the samples of a task over the rows: only what the model said may differ."""
     by_id = {row: {record["id"]: (number, record) for number, record in lines} for row, lines in rows.items()}
@@ -185,6 +238,25 @@ def _unlike_rows(task: str, rows: Mapping[str, Records]) -> Iterator[str]:
                 if texts[row] != usual:
                     place = f"{_name((row, task))}, line {by_id[row][sample][0]}, id {sample!r}"
                     yield f"{place}: '{field}' is not that of {_name((other, task))}"
+    yield from _unlike_order(task, rows, set[Any]().union(*by_id.values()).intersection(*by_id.values()))
+
+
+def _unlike_order(task: str, rows: Mapping[str, Records], common: set[Any]) -> Iterator[str]:
+    """Compare the order of the samples that all rows have."""
+    places = {
+        row: {record["id"]: number for number, record in reversed(lines) if record["id"] in common}
+        for row, lines in rows.items()
+    }
+    orders = {row: tuple(sorted(at, key=at.__getitem__)) for row, at in places.items()}
+    usual = Counter(orders.values()).most_common(1)[0][0] if orders else ()
+    for row, order in orders.items():
+        name, other = _name((row, task)), _name((next(row for row in orders if orders[row] == usual), task))
+        wrong = [
+            f"{name}, line {places[row][sample]}, id {sample!r}: stands where {other} has id {expected!r}"
+            for sample, expected in zip(order, usual, strict=True)
+            if sample != expected
+        ]
+        yield from _shortened(wrong, name, "the places")
 
 
 def _wrong_scores(name: str, lines: Records, computed: Sequence[float]) -> list[str]:
@@ -194,7 +266,11 @@ def _wrong_scores(name: str, lines: Records, computed: Sequence[float]) -> list[
         for (number, record), score in zip(lines, computed, strict=True)
         if not _agree(record["score"], score)
     ]
-    more = [f"{name}: the scores of {len(wrong) - MOST} further answers differ too"] if len(wrong) > MOST else []
+    return _shortened(wrong, name, "the scores")
+
+
+def _shortened(wrong: list[str], name: str, what: str) -> list[str]:
+    more = [f"{name}: {what} of {len(wrong) - MOST} further answers differ too"] if len(wrong) > MOST else []
     return wrong[:MOST] + more
 
 

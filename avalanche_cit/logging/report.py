@@ -23,6 +23,7 @@ from avalanche_cit.evaluation.matrix import CONVENTIONS
 from avalanche_cit.evaluation.superficial import SUPERFICIAL, superficial_forgetting
 from avalanche_cit.logging import charts, plots
 from avalanche_cit.logging.examples import Example, choose_examples, picture_file, read_examples
+from avalanche_cit.whole_file import write_whole
 
 HEADLINE = ("average_accuracy", "mft", "forgetting_chaudhry", "bwt_gem")
 """The numbers of the first table; all others follow in each run's own."""
@@ -197,7 +198,7 @@ def write_report(run_directories: Sequence[Path], output: Path) -> None:
         chart=charts,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(html, encoding="utf-8")
+    write_whole(output, html)
 
 
 def _headline(runs: Sequence[Run]) -> list[Line]:
@@ -287,8 +288,11 @@ def _read_provenance(file: Path) -> dict[str, Any]:
 
 
 def _data_uri(picture: Path) -> str:
-    with Image.open(picture) as image:
-        small = image.convert("RGB")
+    try:
+        with Image.open(picture) as image:
+            small = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{picture}: cannot be read as an image ({error}); delete it to do without") from None
     small.thumbnail((_PICTURE_SIZE, _PICTURE_SIZE))
     buffer = io.BytesIO()
     small.save(buffer, format="PNG", optimize=True)

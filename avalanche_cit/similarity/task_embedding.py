@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from avalanche_cit.benchmarks.instruction_data import images_of
 from avalanche_cit.benchmarks.scenario import Example, strided_indices
 from avalanche_cit.errors import UserError
 from avalanche_cit.similarity.encoders import ImageEncoder, TextEncoder
+from avalanche_cit.whole_file import whole_file
 
 _VERSION = 1  # raised whenever the same samples and encoders would give another embedding
 _CHUNK = 256
@@ -184,13 +184,9 @@ def _read(file: Path) -> TaskEmbedding | None:
 
 
 def _write(embedding: TaskEmbedding, file: Path) -> None:
-    unfinished = file.with_suffix(f".{uuid.uuid4().hex}.unfinished")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with whole_file(file) as unfinished:
             save_file(embedding.as_tensors(), unfinished)
-            unfinished.replace(file)
-        finally:
-            unfinished.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{file}: cannot be written ({error}); give another cache folder") from error

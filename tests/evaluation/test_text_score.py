@@ -155,7 +155,8 @@ def test_a_cell_is_the_score_of_the_answers_in_its_file(run: Run, row: str, task
     lines = (run.predictions / row / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()
     answers = [json.loads(line) for line in lines]
 
-    assert [list(answer) for answer in answers] == [["id", "instruction", "prediction", "references", "score"]] * 6
+    fields = ["id", "instruction", "prediction", "references", "score", "digest"]
+    assert [list(answer) for answer in answers] == [fields] * 6
     assert [answer["id"] for answer in answers] == [f"{task}-test-{i}" for i in range(6)]
     score = get_score("token_f1")
     arguments = [answer["prediction"] for answer in answers], [answer["references"] for answer in answers], [None] * 6

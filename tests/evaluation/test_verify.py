@@ -3,17 +3,22 @@
 import csv
 import json
 import random
+import re
 import shutil
 from collections.abc import Callable
+from functools import reduce
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from avalanche_cit.errors import UserError
-from avalanche_cit.evaluation.verify import MOST, verify_run
+from avalanche_cit.evaluation.predictions_file import digest_of, read_predictions
+from avalanche_cit.evaluation.verify import MOST, verify_run, without_digests
 from avalanche_cit.run_config import RunConfig
 from avalanche_cit.runner import run
 
@@ -50,7 +55,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture
 def copy(made: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
     """Copy one of the runs, to alter it."""
-    return lambda name: Path(shutil.copytree(made(name), tmp_path / name))
+    return lambda name: Path(shutil.copytree(made(name), tmp_path / "altered" / name))
 
 
 def cells(folder: Path) -> list[tuple[str, str]]:
@@ -64,7 +69,7 @@ def name_of(cell: tuple[str, str]) -> str:
 def rewrite(file: Path, change: Callable[[list[dict[str, Any]]], object]) -> None:
     records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     change(records)
-    file.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    file.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
 
 
 def rewrite_json(file: Path, change: Callable[[Any], object]) -> None:
@@ -106,6 +111,7 @@ def test_an_altered_prediction_is_named(copy: Callable[[str], Path], name: str, 
     record = altered(folder, place, change)
     problems = verify_run(folder)
     assert sum(problem.startswith(f"{record}the score ") for problem in problems) == 1
+    assert sum(problem.startswith(f"{record}the digest ") for problem in problems) == 1
     assert all(problem.startswith((record, "matrix.json: ")) for problem in problems)
     assert any(problem.startswith("matrix.json: 'scores', row ") for problem in problems)
 
@@ -117,6 +123,7 @@ def test_an_altered_score_is_named_with_both_numbers(copy: Callable[[str], Path]
     def change(record: dict[str, Any]) -> None:
         scores.append(record["score"])
         record["score"] += 0.001
+        record["digest"] = digest_of(record)
 
     folder = copy("mini_cit1")
     record = altered(folder, place, change)
@@ -131,6 +138,7 @@ def test_a_reference_altered_in_one_row_is_named(copy: Callable[[str], Path], fi
 
     def change(record: dict[str, Any]) -> None:
         record[field] = [*record[field], "zzz"] if field == "references" else record[field] + "?"
+        record["digest"] = digest_of(record)
 
     folder = copy("mini_cit1")
     record = altered(folder, place, change)
@@ -282,6 +290,198 @@ def test_many_wrong_scores_are_summed_up(tmp_path: Path) -> None:
     assert len(problems) == MOST + 1
 
 
+# --- Records that are not as they were written ------------------------------------------------------------------------
+
+
+def wrong_digests(problems: list[str]) -> list[str]:
+    return [problem.split(": the digest ")[0] + ": " for problem in problems if ": the digest " in problem]
+
+
+def test_a_digest_is_the_crc_of_the_other_fields() -> None:
+    by_hand = '{"a":[1,100.0,null],"id":"é"}'.encode()
+    crc = reduce(lambda crc, byte: _crc_step(crc, byte), by_hand, 0xFFFFFFFF) ^ 0xFFFFFFFF
+    for record in ({"id": "é", "a": [1, 100.0, None]}, {"a": [1, 100.0, None], "digest": "00000000", "id": "é"}):
+        assert digest_of(record) == f"{crc:08x}"
+    assert len({digest_of({"a": value}) for value in (1, 1.0, "1", True, None, [1], "\ud800")}) == 7
+
+
+def _crc_step(crc: int, byte: int) -> int:
+    crc ^= byte
+    for _ in range(8):
+        crc = crc >> 1 ^ (0xEDB88320 if crc & 1 else 0)
+    return crc
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_record_of_a_run_has_its_digest(made: Callable[[str], Path], name: str) -> None:
+    folder = made(name)
+    lines = [line for cell in cells(folder) for line in (folder / name_of(cell)).read_text().splitlines()]
+    records = [json.loads(line) for line in lines]
+    assert [record["digest"] for record in records] == [digest_of(record) for record in records]
+    assert without_digests(folder) == []
+
+
+def other(value: Any) -> Any:
+    """Alter a value as little as can be, and keep its type."""
+    if isinstance(value, list):
+        return [*value[:-1], other(value[-1])]
+    if isinstance(value, str):
+        return value + " "
+    return value + (1e-9 if isinstance(value, float) else 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        *(("mini_cit1", field) for field in ("id", "instruction", "prediction", "references", "score", "digest")),
+        *(("eproj", field) for field in ("prediction", "expert", "right", "oracle")),
+    ],
+)
+def test_every_altered_field_is_named(copy: Callable[[str], Path], name: str, field: str) -> None:
+    """In one record of every file, though some changes are too small for any score."""
+    folder = copy(name)
+    altered_records = []
+    for place, cell in enumerate(cells(folder)):
+        line = place % TINY["test_samples"]
+
+        def change(records: list[dict[str, Any]], cell: tuple[str, str] = cell, line: int = line) -> None:
+            record = records[line]
+            if record.get(field) is not None:  # what is routed before the first task has no right expert
+                record[field] = other(record[field])
+                altered_records.append(f"{name_of(cell)}, line {line + 1}, id {record['id']!r}: ")
+
+        rewrite(folder / name_of(cell), change)
+    assert len(altered_records) >= len(cells(folder)) / 2
+    assert sorted(wrong_digests(verify_run(folder))) == sorted(altered_records)
+
+
+@pytest.mark.parametrize("field", ["id", "prediction", "references", "score", "digest"])
+def test_a_field_that_is_gone_or_new_is_named(copy: Callable[[str], Path], field: str) -> None:
+    """Also a field that scores do not read; without one that they need, the file cannot be read."""
+    folder = copy("mini_cit1")
+    file = folder / name_of(cells(folder)[0])
+    before = file.read_text(encoding="utf-8")
+    rewrite(file, lambda records: records[2].pop(field))
+    if field == "digest":
+        assert wrong_digests(verify_run(folder)) == [f"{name_of(cells(folder)[0])}, line 3, id {third(before)!r}: "]
+    else:
+        with pytest.raises(UserError, match=f"{re.escape(str(file))}, line 3: .*'{field}'"):
+            verify_run(folder)
+    file.write_text(before, encoding="utf-8")
+    rewrite(file, lambda records: records[2].update({f"{field}2": records[2][field]}))
+    assert wrong_digests(verify_run(folder)) == [f"{name_of(cells(folder)[0])}, line 3, id {third(before)!r}: "]
+
+
+def third(text: str) -> str:
+    name: str = json.loads(text.splitlines()[2])["id"]
+    return name
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_whatever_is_altered_is_named(
+    made: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Any value in any field, also a new one, of any record; a value that cannot stand there is named just so."""
+    folder = tmp_path_factory.getbasetemp() / "altered-at-random"
+    if not folder.exists():
+        shutil.copytree(made("eproj"), folder)
+    cell = data.draw(st.sampled_from(cells(folder)))
+    file = folder / name_of(cell)
+    before = file.read_text(encoding="utf-8")
+    records = [json.loads(line) for line in before.splitlines()]
+    line = data.draw(st.integers(0, len(records) - 1))
+    record = records[line]
+    field = data.draw(st.sampled_from(sorted(record)) | st.text(st.characters(codec="utf-8"), max_size=5))
+    alike = {str: st.text(st.characters(codec="utf-8")), float: st.floats(0, 100), int: st.integers(0, 3)}
+    value = data.draw(VALUES | alike.get(type(record.get(field)), VALUES))
+    same = field in record and json.dumps(record[field]) == json.dumps(value)
+    record[field] = value
+    file.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    problems = problems_of(folder)
+    file.write_text(before, encoding="utf-8")
+    place = f"{name_of(cell)}, line {line + 1}"
+    named = (f"{place}, id {record['id']!r}: the digest ", f"{place}: ")
+    assert sum(problem.startswith(named) for problem in problems) == (0 if same else 1)
+    assert problems == [] or not same
+
+
+def problems_of(folder: Path) -> list[str]:
+    """What is wrong with a run, also where it cannot be read."""
+    try:
+        return verify_run(folder)
+    except UserError as error:
+        return [str(error).removeprefix(f"{folder}/")]
+
+
+@pytest.mark.parametrize("name", ["mini_cit1", "jointft"])
+@pytest.mark.parametrize("place", PLACES)
+def test_swapped_lines_are_named(copy: Callable[[str], Path], name: str, place: int) -> None:
+    folder, draw = copy(name), random.Random(place)
+    cell = draw.choice([cell for cell in cells(folder) if cell[0] != "initial"])
+    one, two = sorted(draw.sample(range(TINY["test_samples"]), 2))
+    names = [json.loads(line)["id"] for line in (folder / name_of(cell)).read_text().splitlines()]
+
+    def swap(records: list[dict[str, Any]]) -> None:
+        records[one], records[two] = records[two], records[one]
+
+    rewrite(folder / name_of(cell), swap)
+    initial = name_of(("initial", cell[1]))
+    assert verify_run(folder) == [
+        f"{name_of(cell)}, line {one + 1}, id {names[two]!r}: stands where {initial} has id {names[one]!r}",
+        f"{name_of(cell)}, line {two + 1}, id {names[one]!r}: stands where {initial} has id {names[two]!r}",
+    ]
+
+
+def test_many_wrong_digests_are_summed_up(tmp_path: Path) -> None:
+    folder = by_hand(tmp_path / "run", [100.0] * (MOST + 3))
+    rewrite(folder / ANSWERS, lambda records: [record.update(digest="0") for record in records])
+    problems = verify_run(folder)
+    digest = digest_of(json.loads((folder / ANSWERS).read_text().splitlines()[0]))
+    assert problems[0] == f"{ANSWERS}, line 1, id 0: the digest '0' is stored, {digest!r} computed"
+    assert problems[MOST:] == [f"{ANSWERS}: the digests of 3 further answers differ too"]
+
+
+def test_files_of_an_older_version_agree_and_are_noted(copy: Callable[[str], Path]) -> None:
+    """Their answers are scored and compared as before; one record alone without its digest is a problem instead."""
+    folder = copy("jointft")
+    answers = [read_predictions(folder / name_of(cell)) for cell in cells(folder)]
+    for cell in cells(folder):
+        rewrite(folder / name_of(cell), lambda records: [record.pop("digest") for record in records])
+    assert verify_run(folder) == []
+    said = "has no digests: written by an older version; alterations of answers that leave their scores as they were"
+    assert without_digests(folder) == [f"{name_of(cell)}: {said} are not seen" for cell in cells(folder)]
+    assert [read_predictions(folder / name_of(cell)) for cell in cells(folder)] == answers
+
+    file = folder / name_of(cells(folder)[0])
+    rewrite(file, lambda records: records[0].update(digest=digest_of(records[0])))
+    assert len(wrong_digests(verify_run(folder))) == TINY["test_samples"] - 1
+    assert len(without_digests(folder)) == len(cells(folder)) - 1
+
+
+def test_the_check_after_every_test_sees_what_is_altered(
+    made: Callable[[str], Path], tmp_path: Path, disagreements: Callable[[Path], list[str]]
+) -> None:
+    folder = tmp_path / "altered" / "outputs" / "run"
+    shutil.copytree(made("jointft"), folder)
+    assert disagreements(tmp_path / "altered") == []
+    again = shutil.copytree(folder, tmp_path / "altered" / "again")
+    rewrite_json(again / "matrix.json", lambda document: document["scores"][1].__setitem__(0, 12.5))
+    assert disagreements(tmp_path) == []
+    (problem, *_) = disagreements(tmp_path / "altered")
+    assert problem.startswith(f"{again}: matrix.json: 'scores', row 'joint', task '")
+    unfinished = shutil.copytree(again, tmp_path / "altered" / "unfinished")
+    (unfinished / "provenance.json").unlink()
+    assert disagreements(tmp_path / "altered") == []
+
+
 # --- Broken files -----------------------------------------------------------------------------------------------------
 
 
@@ -330,10 +530,11 @@ ANSWERS = "predictions/initial/a.jsonl"
         (ANSWERS, GOOD.replace("0}", "NaN}"), "line 1: 'score' must be a number, not 'nan'"),
         (ANSWERS, GOOD.replace("0}", '0, "right": 1, "expert": 1}'), "line 1: 'oracle' is missing"),
         (ANSWERS, GOOD.replace('["b"]', "[]"), "line 1: 'references' must be a list of at least one text"),
+        (ANSWERS, GOOD.replace("0}", f'0, "digest": "", "x": {"[" * 5000}{"]" * 5000}}}'), "line 1: not readable as"),
     ],
 )
 def test_broken_files_are_one_clear_line(tmp_path: Path, name: str, text: str | bytes | None, message: str) -> None:
-    folder = by_hand(tmp_path / "run", [100.0])
+    folder = by_hand(tmp_path / "altered", [100.0])
     assert verify_run(folder) == []
     if text is None:
         (folder / name).unlink()

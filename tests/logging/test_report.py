@@ -125,6 +125,7 @@ def test_what_a_model_says_cannot_become_markup(make_run) -> None:
     evil = '<script>alert(1)</script><img src=x onerror="alert(2)">'
     page = report(
         make_run(
+            "altered",
             strategy=evil,
             config=f"name: '{evil}'\n",
             provenance={evil: evil},
@@ -141,6 +142,7 @@ def test_what_a_model_says_cannot_become_markup(make_run) -> None:
 def test_nothing_is_loaded_from_anywhere(make_run) -> None:
     picture = Image.new("RGB", (8, 8), "red")
     run = make_run(
+        "altered",
         provenance=PROVENANCE,
         predictions={("initial", "vqa"): [prediction("1", "a cat", 100)]},
         pictures={"vqa/1.png": picture},
