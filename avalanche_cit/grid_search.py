@@ -12,10 +12,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from avalanche_cit.errors import UserError, unknown_name
-from avalanche_cit.evaluation.checked_json import is_number
+from avalanche_cit.evaluation.checked_json import is_number, read_yaml
 from avalanche_cit.run_config import RunConfig, check_has_option
 
 _NUMBERS = [field.name for field in fields(RunConfig) if "float" in str(field.type)]
@@ -78,10 +76,7 @@ def read_grids(file: Path) -> list[Grid]:
     Raises:
         UserError: The file cannot be read, or a grid is wrong; the message names the strategy.
     """
-    try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+    document = read_yaml(file)
     if not isinstance(document, dict) or not document:
         raise UserError(f"{file}: must hold a grid per strategy, such as 'seqft: {{lr: [0.0003, 0.001, 0.003]}}'")
     grids: list[Grid] = []

@@ -9,7 +9,6 @@ and direct tuning as the reference. A finished run is not computed again.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
 from avalanche_cit.command_line import ConfigFile, Parser, run_main
+from avalanche_cit.evaluation.comparison import ComparedRun
 from avalanche_cit.evaluation.matrix_file import MatrixFile
 from avalanche_cit.logging.report import write_report
 from avalanche_cit.models.frozen_prefix import VisionFeatures
@@ -59,8 +59,7 @@ def main() -> None:
     folders = [output / f"{config.strategy}-seed{config.seed}" for config in configs]
     for config, folder in zip(configs, folders, strict=True):
         file = run(config, folder, vision_features=features)
-        seen = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["samples_seen"]
-        print_matrix(console, file, seen)
+        print_matrix(console, file, ComparedRun.read(folder).samples_seen)
     report = output / "report.html"
     write_report(folders, report)
     console.print(f"report: {report}")

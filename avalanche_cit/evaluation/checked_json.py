@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from avalanche_cit.errors import UserError
+
+_YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError)  # PyYAML leaks the others
 
 
 def read_text(path: Path) -> str:
@@ -38,6 +43,43 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: broken JSON in line {error.lineno}, column {error.colno}: {error.msg}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, nested too deep
         raise UserError(f"{path}: not readable as JSON ({error})") from None
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read a file of one JSON object a line. Empty lines are passed over.
+
+    Returns:
+        The objects, each with the number of its line, from 1.
+
+    Raises:
+        UserError: The file cannot be read, or a line is not a JSON object; the message names it.
+    """
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: broken JSON in column {error.colno}: {error.msg}") from None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, nested too deep
+            raise UserError(f"{path}, line {number}: not readable as JSON ({error})") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{path}, line {number}: must hold one JSON object")
+        yield number, record
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the content of a YAML file of plain values.
+
+    Raises:
+        UserError: The file cannot be read, or is not YAML.
+    """
+    text = read_text(path)
+    try:
+        return yaml.safe_load(text)
+    except _YAML_ERRORS as error:
+        problem = " ".join(str(error).split())  # PyYAML's messages have several lines
+        raise UserError(f"{path}: broken YAML: {problem}") from None
 
 
 def take(document: dict[str, Any], field: str, wanted: type, meaning: str) -> Any:

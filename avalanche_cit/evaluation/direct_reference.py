@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from avalanche_cit.errors import UserError
-from avalanche_cit.evaluation.checked_json import read_text
+from avalanche_cit.evaluation.checked_json import read_yaml
 from avalanche_cit.evaluation.matrix_file import MatrixFile
 
 MAY_DIFFER = frozenset(
@@ -127,11 +125,7 @@ def _differing(other: FinishedRun, run: FinishedRun) -> list[str]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())  # PyYAML's messages have several lines
-        raise UserError(f"{path}: broken YAML: {problem}") from None
+    config = read_yaml(path)
     if not isinstance(config, dict):
         raise UserError(f"{path}: must hold options, one 'name: value' a line")
     return config

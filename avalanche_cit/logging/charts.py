@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from avalanche_cit.errors import UserError
+from avalanche_cit.evaluation.checked_json import is_number, read_json_lines, take
 from avalanche_cit.evaluation.matrix_file import MatrixFile
 from avalanche_cit.logging.plots import is_own_task, row_label, top_of_scale
 
@@ -82,19 +82,20 @@ def training_charts(metrics_file: Path) -> list[Chart]:
     """
     series: dict[str, dict[int, float]] = {}
     task_starts: dict[object, int] = {}
-    with metrics_file.open(encoding="utf-8") as lines:
-        for number, text in enumerate(lines, start=1):
-            try:
-                line = json.loads(text)
-                step, task, name, value = line["step"], line["task"], line["name"], line["value"]
-                training = line["phase"] == "train"
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise UserError(
-                    f"{metrics_file}, line {number}: not a logged metric ({error}); delete this line"
-                ) from error
-            if training and value is not None:
-                series.setdefault(name, {})[step] = value
-                task_starts.setdefault(task, step)
+    for number, line in read_json_lines(metrics_file):
+        try:
+            step = take(line, "step", int, "a whole number")
+            name, phase = take(line, "name", str, "a text"), take(line, "phase", str, "a text")
+            task, value = line.get("task"), line.get("value")
+            if not isinstance(task, str | int | None):
+                raise UserError(f"'task' must be a name, a whole number or null, not {str(task)[:60]!r}")
+            if value is not None and not is_number(value):
+                raise UserError(f"'value' must be a number or null, not {str(value)[:60]!r}")
+        except UserError as error:
+            raise UserError(f"{metrics_file}, line {number}: not a logged metric: {error}; delete this line") from None
+        if phase == "train" and value is not None:
+            series.setdefault(name, {})[step] = value
+            task_starts.setdefault(task, step)
     return [
         _training_chart(name, values, list(task_starts.values())) for name, values in series.items() if len(values) > 1
     ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from avalanche_cit.errors import UserError
+from avalanche_cit.evaluation.checked_json import is_number, names, read_json_lines, take
 
 RIGHT = 50.0
 """A sample's score, 0-100, from which its answer counts as right here."""
@@ -82,19 +83,28 @@ def read_examples(run_directory: Path, task: str, rows: Sequence[str]) -> list[E
         file = run_directory / "predictions" / row / f"{task}.jsonl"
         if not file.exists():
             continue
-        with file.open(encoding="utf-8") as lines:
-            for number, text in enumerate(lines, start=1):
-                try:
-                    line = json.loads(text)
-                    answer = Answer(row, line["prediction"], line["score"])
-                    new = Example(line["id"], line["instruction"], line["references"])
-                except (json.JSONDecodeError, KeyError, TypeError) as error:
-                    raise UserError(
-                        f"{file}, line {number}: not a prediction with id, instruction, prediction, references and "
-                        f"score ({error}); delete this file, or write it anew by evaluating again"
-                    ) from error
-                examples.setdefault(new.id, new).answers.append(answer)
+        for number, line in read_json_lines(file):
+            try:
+                answer, new = _answer(row, line), _example(line)
+            except UserError as error:
+                raise UserError(
+                    f"{file}, line {number}: not a prediction with id, instruction, prediction, references and "
+                    f"score: {error}; delete this file, or write it anew by evaluating again"
+                ) from None
+            examples.setdefault(new.id, new).answers.append(answer)
     return list(examples.values())
+
+
+def _answer(row: str, line: dict[str, Any]) -> Answer:
+    score = line.get("score")
+    if score is not None and not is_number(score):
+        raise UserError(f"'score' must be a number or null, not {str(score)[:60]!r}")
+    return Answer(row, take(line, "prediction", str, "a text"), score)
+
+
+def _example(line: dict[str, Any]) -> Example:
+    instruction = take(line, "instruction", str, "a text")
+    return Example(take(line, "id", str, "a text"), instruction, names(line, "references"))
 
 
 def choose_examples(examples: Sequence[Example], count: int = 6) -> list[Example]:

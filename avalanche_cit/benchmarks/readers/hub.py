@@ -14,6 +14,8 @@ Format: https://huggingface.co/docs/datasets/loading. In a benchmark file::
 from __future__ import annotations
 
 import json
+import mmap
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,6 +32,8 @@ from avalanche_cit.errors import UserError, unknown_name
 VERSION = 1
 
 _FIELDS = ("id", "image", "instruction", "target", "references", "choices")
+_JSON = (".json", ".jsonl", ".ndjson")
+_NULL_ROW = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*\[?\s*null\b|^null\s*$", re.MULTILINE)
 
 
 def read_hub(
@@ -83,6 +87,8 @@ def read_hub(
         raise UserError(f"task '{task}', reader 'hub': give either 'repository' or 'folder'")
     if folder is not None and not folder.is_dir():
         raise UserError(f"{folder}: no such folder; check 'folder'")
+    if folder is not None:
+        _refuse_null_rows(folder)
     source = Path(repository or "") if folder is None else folder
     data = _load(source, config, split, revision, cache_dir)
     for column in columns.values():
@@ -110,6 +116,17 @@ def _check_columns(columns: Mapping[str, str], where: str) -> None:
             raise UserError(f"{where}, 'columns': {unknown_name('field', field, _FIELDS)}")
     if "image" not in columns or not {"target", "references"} & columns.keys():
         raise UserError(f"{where}: 'columns' must name the columns of 'image', and of 'target' or 'references'")
+
+
+def _refuse_null_rows(folder: Path) -> None:
+    """Refuse JSON files with a row that is null, which ends the process inside Arrow (apache/arrow#47409)."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in _JSON or not path.is_file() or not path.stat().st_size:
+            continue
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if found := _NULL_ROW.search(content):
+                line = content[: found.end()].count(b"\n") + 1
+                raise UserError(f"{path}, line {line}: the row is null; it must be a JSON object")
 
 
 def _load(source: Path, config: str | None, split: str, revision: str | None, cache_dir: Path) -> datasets.Dataset:

@@ -310,3 +310,33 @@ def test_folders_that_are_empty_or_missing(folder, read):
 def test_either_a_repository_or_a_folder(folder, read, both):
     with pytest.raises(UserError, match="task 'mine', reader 'hub': give either 'repository' or 'folder'"):
         read(folder if both else None, repository="some/data" if both else None)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("null\n", 1),
+        ("null", 1),
+        ("\n \n null\n{}\n", 3),
+        ("\ufeffnull\n", 1),
+        ('[null, {"a": 1}]', 1),
+        ('[\n  null,\n  {"a": 1}]', 2),
+        ('{"a": 1}\nnull\n{"a": 2}\n', 2),
+    ],
+)
+def test_a_row_that_is_null_is_refused(workspace, read, content, line):
+    """Arrow does not survive it where it is the first row of a block."""
+    folder = workspace.root / "rows" / "data"
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=rf"train\.jsonl, line {line}: the row is null; it must be a JSON object$"):
+        read(folder.parent)
+
+
+def test_nulls_inside_of_rows_are_read(workspace, example):
+    workspace.add_images("a.png")
+    case = example("hub")
+    (row,) = case.documents["folder"]
+    text = json.dumps([{**row, "more": [None, None], "null": "null"}], indent=1)
+    rows = workspace.rows("hub", {"folder": text.encode()}, **case.options)
+    assert [row["target"] for row in rows] == ["b"]  # the letter of choice 1
