@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
-import yaml
 
-from avalanche_cit.errors import UserError
+from avalanche_cit.errors import Interrupted, UserError
+from avalanche_cit.evaluation.checked_json import read_yaml
 
 _UNKNOWN_OPTION = re.compile(r"unrecognized arguments: --([^\s=]+)|Option '([^']+)' is not accepted")
 
@@ -62,21 +64,20 @@ class ConfigFile(jsonargparse.ActionConfigFile):  # type: ignore[misc]
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Read the file into the options given so far."""
-        for name, value in _options_in(Path(values)).items():
+        try:
+            content = read_yaml(Path(values))
+        except UserError as error:
+            parser.error(str(error))
+        if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+            parser.error(f"{values}: must hold options, one 'name: value' a line")
+        if self.dest in content:
+            parser.error(f"{values}: '{self.dest}' stands in it, but a file of options cannot name another one")
+        for name, value in content.items():
             action = parser._option_string_actions.get(f"--{name}")
             takes_list = action is not None and (action.nargs in ("+", "*") or isinstance(action.default, list))
             if takes_list and not isinstance(value, list):
                 raise UserError(f"{values}: '{name}' takes a list, such as [{value}]")
         super().__call__(parser, cfg, values, option_string)
-
-
-def _options_in(file: Path) -> dict[str, Any]:
-    """Return what a YAML file holds; nothing where it cannot be read, which the parser reports better."""
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def add_image_root(parser: Parser) -> None:
@@ -94,8 +95,8 @@ def add_image_root(parser: Parser) -> None:
 def run_main(main: Callable[[], object]) -> None:
     """Call a script's main function and turn a user's mistake into one line.
 
-    Exits with status 2 after a `UserError`, printed as ``error: ...`` on standard error, and with 130 after Ctrl-C. Any
-    other exception is a defect and keeps its traceback.
+    Exits with status 2 after a `UserError`, printed as ``error: ...`` on standard error, and after a signal with 130
+    (Ctrl-C) or 143 (SIGTERM) and the line that resumes. Any other exception is a defect and keeps its traceback.
 
     Example:
         >>> if __name__ == "__main__":
@@ -106,9 +107,11 @@ def run_main(main: Callable[[], object]) -> None:
     except UserError as error:
         print(f"error: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted: type the same command again; what is finished is kept", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as interrupt:
+        number = interrupt.signal if isinstance(interrupt, Interrupted) else signal.SIGINT
+        command = shlex.join([Path(sys.executable).name, *sys.argv])
+        print(f"interrupted; what is saved is kept, and this goes on with it: {command}", file=sys.stderr)
+        sys.exit(128 + number)
 
 
 def _underscored(word: str) -> str:

@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend.
+"""The exceptions: one for mistakes that a user can mend, one for signals that end a run.
 
 Scripts print its text as one line and exit with status 2; in Python it is an ordinary ``ValueError``.
 """
@@ -30,3 +30,15 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     hint = f"did you mean '{close[0]}'? " if close else ""
     message = f"unknown {kind} '{name}': {hint}Known: {', '.join(names)}"
     return UserError(" ".join(message.split()))  # names out of a user's file may hold line breaks
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asks the process to end.
+
+    Attributes:
+        signal: Its number, such as ``signal.SIGTERM``.
+    """
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal

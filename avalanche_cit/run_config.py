@@ -85,6 +85,9 @@ part forgets less by itself."""
 QUICK = {"train_samples": 96, "validation_samples": 16, "test_samples": 24, "epochs": 2}
 """What ``--quick`` stands for, where an option is not given."""
 
+MAY_CHANGE = ("workers", "checkpoint_minutes", "checkpoint_steps")
+"""Options that change no number, so that a run may be continued, or read, with others than it was begun with."""
+
 SWITCHES = {
     "task0": "evaluate task 0's members too",
     "bf16": "forward passes in bfloat16",
@@ -92,6 +95,7 @@ SWITCHES = {
     "trust_remote_code": "run code that comes with the model",
     "per_sample": "estimate importance per sample (slow) or per batch",
     "rescale": "TIR: scale the weighted importance back to the sum of the unweighted one",
+    "deterministic": "refuse operations whose results may differ from one time to the next (some GPU kernels)",
     "cache_features": "keep the frozen vision tower's features in memory",
 }
 """Options that are on or off, ``--name`` and ``--no_name``."""
@@ -150,8 +154,14 @@ class RunConfig:
         device_map: How transformers spreads the model over devices, such as auto; None: all on `device`.
         trust_remote_code: Run code that comes with the model.
         device: cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.
-        threads: CPU threads; None leaves torch's choice. The bits of a result depend on it.
-        workers: Processes that load data; 0 loads in the main one.
+        threads: CPU threads; None leaves torch's choice, and to a run that goes on those it had. The bits of a result
+            depend on it.
+        deterministic: Use torch's deterministic algorithms alone, and fail where an operation has none. One seed gives
+            the same bits on a CPU anyway; on GPUs some kernels need this, and are slower for it.
+        checkpoint_minutes: While training, save a checkpoint when so many minutes have gone by; None: not by time.
+            Each finished task and each evaluated cell is saved anyway.
+        checkpoint_steps: While training, save a checkpoint after so many optimizer steps; None: not by steps.
+        workers: Processes that load data; 0 loads in the main one. They change no number.
         cache_features: Keep what the frozen vision tower makes of each image in memory.
         data_root: Folder of the data, if not where the benchmark says.
         image_root: Further folders that image paths may lead to.
@@ -200,6 +210,9 @@ class RunConfig:
     trust_remote_code: bool = False
     device: str = "auto"
     threads: int | None = None
+    deterministic: bool = False
+    checkpoint_minutes: float | None = 5.0
+    checkpoint_steps: int | None = None
     workers: int = 0
     cache_features: bool = True
     data_root: Path | None = None
@@ -212,6 +225,9 @@ class RunConfig:
         Raises:
             UserError: A name does not exist, or a number is out of its range.
         """
+        for option in dataclasses.fields(self):
+            if getattr(self, option.name) is None and "None" not in str(option.type):
+                raise UserError(f"{option.name} has no value: give one, or leave it away")
         if self.strategy not in STRATEGIES:
             raise unknown_name("strategy", self.strategy, STRATEGIES)
         model_folder(self.model)
@@ -234,20 +250,24 @@ class RunConfig:
             "temperature": self.temperature,
             "memory_fraction": self.memory_fraction,
             "threads": self.threads,
+            "checkpoint_minutes": self.checkpoint_minutes,
+            "checkpoint_steps": self.checkpoint_steps,
             "importance_samples": self.importance_samples,
             "similarity_samples": self.similarity_samples,
         }.items():
-            if number is not None and number <= 0:
-                raise UserError(f"{name} is {number}: it must be above 0")
+            if number is not None and not 0 < number < math.inf:
+                raise UserError(f"{name} is {number}: it must be above 0, and finite")
         for name, (number, least, greatest) in {
+            "seed": (self.seed, 0, 2**32 - 1),
+            "workers": (self.workers, 0, math.inf),
             "lambda_": (self.lambda_, 0, math.inf),
             "weight_decay": (self.weight_decay, 0, math.inf),
             "warmup": (self.warmup, 0, 1),
             "threshold": (self.threshold, 0, 1),
             "memory_fraction": (self.memory_fraction, 0, 1),
         }.items():
-            if number is not None and not least <= number <= greatest:
-                limits = f"between {least} and {greatest}" if greatest < math.inf else f"at least {least}"
+            if number is not None and not (least <= number <= greatest and number < math.inf):
+                limits = f"between {least} and {greatest}" if greatest < math.inf else f"at least {least}, and finite"
                 raise UserError(f"{name} is {number}: it must be {limits}")
         for name, chosen, known in (
             ("stream", self.stream, STREAMS),
@@ -280,7 +300,6 @@ class RunConfig:
             lr=self.lr if self.lr is not None else self._default_lr(),
             lambda_=self.lambda_ if self.lambda_ is not None else LAMBDAS.get(self.strategy),
             device=device if self.device == "auto" else self.device,
-            threads=self.threads if self.threads is not None else torch.get_num_threads(),
         )
 
     def _default_trainable(self) -> str | None:

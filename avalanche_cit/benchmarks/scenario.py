@@ -6,7 +6,7 @@ task0_train_stream, task0_test_stream            members that count as already l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from avalanche.benchmarks import CLScenario, DatasetExperience, with_task_labels
 from avalanche.benchmarks.scenarios.generic_scenario import EagerCLStream
 from avalanche.benchmarks.utils import DataAttribute, TaskAwareClassificationDataset
 from avalanche.benchmarks.utils.flat_data import ConstantSequence
+from torch import Tensor
 
 from avalanche_cit.benchmarks.task import Task
 from avalanche_cit.errors import UserError
@@ -51,7 +52,8 @@ def instruction_benchmark(tasks: Sequence[Task], task0: Sequence[Task] = ()) -> 
     """Build the Avalanche scenario of a sequence of tasks.
 
     Every experience holds one task. Task labels count from 0 along the sequence and on through task 0's members;
-    the name of the task is the data attribute ``task_name``.
+    the name of the task is the data attribute ``task_name``, and where a sample stands in its split is ``place``; both
+    go with the samples into subsets and memories.
 
     Args:
         tasks: The sequence, in training order.
@@ -107,6 +109,34 @@ def single_task(experience: Any, method: str) -> str:
     return name
 
 
+def experience_name(experience: Any) -> str:
+    """Return the name of an experience's task, or its number where it holds several."""
+    return task_name(experience.dataset) or f"experience {experience.current_experience}"
+
+
+def training_data(experience: Any) -> dict[str, Any]:
+    """Return all training data, task 0's members included, of the benchmark that an experience is of, by name."""
+    streams = experience.origin_stream.benchmark.streams
+    found = [other for name in ("train", "task0_train") for other in streams.get(name, [])]
+    return {experience_name(other): other.dataset for other in found}
+
+
+def subset_at(data: Mapping[str, Any], task: str, places: Tensor) -> Any:
+    """Return the samples of a task that a memory held.
+
+    Raises:
+        UserError: There is no such task, or it has fewer samples than it had.
+    """
+    if task not in data:
+        raise UserError(f"the saved memory holds samples of task '{task}', which this benchmark lacks")
+    if len(places) and int(places.max()) >= len(data[task]):
+        raise UserError(
+            f"the saved memory was drawn from more samples of task '{task}' than the {len(data[task])} there are: "
+            "give the task the data that it had"
+        )
+    return data[task].subset(places.tolist())
+
+
 def strided_indices(count: int, samples: int) -> list[int]:
     """Return the places of at most `samples` items at even strides over `count` of them.
 
@@ -128,6 +158,7 @@ def _stream(name: str, parts: list[tuple[Task, datasets.Dataset]], first: int) -
             data_attributes=[
                 DataAttribute(ConstantSequence(task.name, len(rows)), "task_name"),
                 DataAttribute(ConstantSequence(label, len(rows)), "targets_task_labels", use_in_getitem=True),
+                DataAttribute(range(len(rows)), "place"),
             ],
         )
         experiences.append(DatasetExperience(dataset=dataset))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
@@ -13,6 +14,8 @@ from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metric_results import AlternativeValues
 from avalanche.logging import BaseLogger
 from torch import Tensor
+
+from avalanche_cit.errors import UserError
 
 
 class JSONLinesLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
@@ -70,6 +73,24 @@ class JSONLinesLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
     def after_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Mark the next lines as training; an evaluation's own last values are written by then."""
         self._phase = "train"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how long the file is, what was written so far being on the disk, and what the lines are about."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return {"bytes": self._file.tell(), "task": self._task, "phase": self._phase}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Cut the file back to where it was, so that no line is written twice.
+
+        Raises:
+            UserError: The file has become shorter.
+        """
+        size = self.path.stat().st_size
+        if size < state["bytes"]:
+            raise UserError(f"{self.path} has lost lines: {size} bytes of {state['bytes']} are left; restore the file")
+        os.truncate(self.path, state["bytes"])
+        self._task, self._phase = state["task"], state["phase"]
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -28,15 +28,29 @@ class ProgressPlugin(SupervisedPlugin):  # type: ignore[misc]
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Count a training batch."""
         self.samples_seen += len(strategy.mb_x)
-        self._bar.update()
+        self._advance(strategy)
 
     def after_eval_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Count an evaluated batch."""
-        self._bar.update()
+        self._advance(strategy)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Name the task at hand."""
         self._bar.set_postfix_str(f"task {strategy.clock.train_exp_counter + 1}", refresh=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of samples seen."""
+        return {"samples_seen": self.samples_seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a `state_dict`."""
+        self.samples_seen = state["samples_seen"]
+
+    def _advance(self, strategy: Any) -> None:
+        done = strategy.clock.total_iterations  # all but the one at hand
+        if self._bar.n < done:  # by an earlier process, whose speed says nothing about this one's
+            self._bar.initial = self._bar.n = done
+        self._bar.update()
 
     def close(self) -> None:
         """Finish the bar."""

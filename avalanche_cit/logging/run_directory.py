@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from avalanche_cit.errors import UserError
 from avalanche_cit.evaluation.matrix_file import MatrixFile
+from avalanche_cit.whole_file import write_whole
 
 _MADE_BY_A_RUN = ("matrix.json", "matrix.csv", "matrix.png", "metrics.jsonl", "provenance.json", "report.html")
 _FOLDERS = ("predictions", "examples", "checkpoints")
@@ -28,10 +29,11 @@ class RunDirectory:
         folder: Made where it is missing.
         config: The resolved configuration, of plain values.
         defaults: Values that options had before they existed: a run that does not name such an option had this one.
+        may_change: Options in which a run and its continuation may differ.
 
     Raises:
         UserError: The folder cannot be written, holds a run of another configuration, or one that another process has
-            begun and that has no row of its matrix yet.
+            begun and of which nothing is saved yet.
 
     Example:
         >>> directory = RunDirectory(Path("runs/seqft-seed0"), {"strategy": "seqft", "seed": 0})
@@ -41,10 +43,17 @@ class RunDirectory:
         ...     directory.clear()
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None = None,
+        may_change: Collection[str] = (),
+    ) -> None:
         self.folder = folder
         self._config = config
         self._defaults = defaults or {}
+        self._may_change = may_change
         if not self._holds_a_run():
             with self.locked():
                 pass
@@ -80,20 +89,34 @@ class RunDirectory:
     def _claim(self, holder: Path) -> None:
         begun = self._holds_a_run()
         try:
-            _write(holder, f"process {os.getpid()} on {socket.gethostname()}")
+            write_whole(holder, f"process {os.getpid()} on {socket.gethostname()}")
             if not begun:
                 text = yaml.safe_dump(dict(self._config), sort_keys=False, allow_unicode=True)
-                _write(self.folder / "config.yaml", text)
+                write_whole(self.folder / "config.yaml", text)
         except OSError as error:
             raise self._not_writable(error) from error
 
     def _holds_a_run(self) -> bool:
-        """Whether there is a run of this configuration; without a row of the matrix nothing would be lost."""
+        """Whether there is a run of this configuration; without a checkpoint or a row nothing would be lost."""
         file = self.folder / "config.yaml"
-        begun = file.exists() and (self.folder / "matrix.json").exists()
+        saved = (self.folder / "matrix.json").exists() or self.finished or any(self.checkpoints.glob("*"))
+        begun = file.exists() and saved
         if begun:
-            _check_same(file, self._config, self._defaults)
+            self._check_same(file)
         return begun
+
+    def _check_same(self, file: Path) -> None:
+        old = {**self._defaults, **read_config(file)}
+        differing = [
+            f"{key} ({old.get(key)!r} there, {self._config.get(key)!r} now)"
+            for key in {**old, **self._config}
+            if old.get(key) != self._config.get(key) and key not in self._may_change
+        ]
+        if differing:
+            raise UserError(
+                f"{self.folder} holds a run with other options: {', '.join(differing)}; "
+                "give another --output, or delete that folder"
+            )
 
     def _not_writable(self, error: OSError) -> UserError:
         return UserError(f"cannot write to {self.folder}: {error.strerror}; give another --output")
@@ -102,6 +125,11 @@ class RunDirectory:
     def predictions(self) -> Path:
         """The folder of the answers, ``<row>/<task>.jsonl``."""
         return self.folder / "predictions"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of what the run goes on from."""
+        return self.folder / "checkpoints"
 
     @property
     def metrics(self) -> Path:
@@ -126,28 +154,23 @@ class RunDirectory:
 
     def finish(self, provenance: Mapping[str, Any]) -> None:
         """Write the provenance, which marks the run as finished."""
-        _write(self.folder / "provenance.json", json.dumps(provenance, indent=2, ensure_ascii=False) + "\n")
+        write_whole(self.folder / "provenance.json", json.dumps(provenance, indent=2, ensure_ascii=False) + "\n")
 
 
-def _check_same(file: Path, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def read_config(file: Path) -> dict[str, Any]:
+    """Read the configuration of a run.
+
+    Raises:
+        UserError: The file cannot be read, or holds no configuration.
+    """
     try:
-        old = yaml.safe_load(file.read_text(encoding="utf-8"))
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         problem = " ".join(str(error).split())  # PyYAML's messages have several lines
         raise UserError(f"{file}: cannot be read ({problem}); delete the run directory, or give another") from error
-    if not isinstance(old, dict):
+    if not isinstance(config, dict):
         raise UserError(f"{file}: is no configuration; delete the run directory, or give another")
-    old = {**defaults, **old}
-    differing = [
-        f"{key} ({old.get(key)!r} there, {config.get(key)!r} now)"
-        for key in {**old, **config}
-        if old.get(key) != config.get(key)
-    ]
-    if differing:
-        raise UserError(
-            f"{file.parent} holds a run with other options: {', '.join(differing)}; "
-            "give another --output, or delete that folder"
-        )
+    return config
 
 
 def _read_holder(file: Path) -> str:
@@ -155,9 +178,3 @@ def _read_holder(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except OSError:  # between the lock and its note
         return "another process"
-
-
-def _write(file: Path, text: str) -> None:
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(file)

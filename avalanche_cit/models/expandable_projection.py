@@ -115,6 +115,33 @@ class ExpandableProjection(DynamicModule):  # type: ignore[misc]
         for i, module in enumerate(self.experts):
             module.requires_grad_(i == expert)
 
+    def state(self) -> dict[str, Any]:
+        """Return the experts beside the original one, the keys, and which task has which; tensors and plain values."""
+        return {
+            "experts": [expert.state_dict() for expert in self.experts[1:]],
+            "learning": [i for i, expert in enumerate(self.experts) if next(expert.parameters()).requires_grad],
+            "keys": [
+                {"task": task, "image": image, "text": text}
+                for task, image, text in zip(self.key_tasks, self.image_keys, self.text_keys, strict=True)
+            ],
+            "expert_of": self.expert_of,
+            "trained": sorted(self.trained),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over a `state`: the experts that are missing are added."""
+        for number, weights in enumerate(state["experts"], start=1):
+            if number == len(self.experts):
+                self.experts.append(copy.deepcopy(self.experts[ORIGINAL]))
+            self.experts[number].load_state_dict(weights)
+        for number, expert in enumerate(self.experts):
+            expert.requires_grad_(number in state["learning"])
+        self.key_tasks = [key["task"] for key in state["keys"]]
+        self.image_keys = [key["image"] for key in state["keys"]]
+        self.text_keys = [key["text"] for key in state["keys"]]
+        self.expert_of = dict(state["expert_of"])
+        self.trained = set(state["trained"])
+
 
 class Router:
     """Puts an `ExpandableProjection` into a model, and chooses the experts of every batch before the model sees it.
@@ -146,6 +173,17 @@ class Router:
         self._oracle = False
         model.hf.set_submodule(name, self.projection)
         model.router = self
+
+    def tuned_state(self) -> dict[str, Tensor]:
+        """Return the weights of all experts but the original one by name, and the keys as ``keys.<task>.<kind>``."""
+        prefix = f"hf.{self.model.family.projection}"
+        projection = self.projection
+        original = {f"experts.{ORIGINAL}.{name}" for name, _ in projection.experts[ORIGINAL].named_parameters()}
+        own = {name: weight.detach() for name, weight in projection.named_parameters() if name not in original}
+        state = {f"{prefix}.{name}": weight for name, weight in own.items()}
+        for kind, keys in (("image", projection.image_keys), ("text", projection.text_keys)):
+            state |= {f"keys.{task}.{kind}": key for task, key in zip(projection.key_tasks, keys, strict=True)}
+        return state
 
     def groups(self, batch: InstructionBatch) -> Iterator[tuple[list[int], InstructionBatch]]:
         """Cut a batch into a part per expert, each with its samples' places; the part's expert is active meanwhile."""

@@ -248,6 +248,10 @@ class LMM(DynamicModule):  # type: ignore[misc]
         """Return the trainable weights by name; the tensors are the live ones."""
         return {name: weight.detach() for name, weight in self.named_parameters() if weight.requires_grad}
 
+    def tuned_state(self) -> dict[str, Tensor]:
+        """Return all that tuning has made: the trainable weights, or every expert's and the keys that lead to them."""
+        return self.trainable_state() if self.router is None else self.router.tuned_state()
+
     @torch.no_grad()
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
         """Copy trainable weights back.

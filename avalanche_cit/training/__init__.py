@@ -1,5 +1,6 @@
 """Strategies and plugins that tune a large multimodal model on a stream of tasks."""
 
+from avalanche_cit.training.checkpointing import CheckpointPlugin, maybe_load_checkpoint, save_checkpoint
 from avalanche_cit.training.methods import (
     AGEM,
     EWC,
@@ -27,6 +28,7 @@ __all__ = [
     "MAS",
     "TIR",
     "AGEMPlugin",
+    "CheckpointPlugin",
     "DirectFT",
     "EProj",
     "EProjPlugin",
@@ -42,5 +44,7 @@ __all__ = [
     "SeqFT",
     "SimilarityReplay",
     "WarmupCosinePlugin",
+    "maybe_load_checkpoint",
     "memory_size_of",
+    "save_checkpoint",
 ]

@@ -15,7 +15,7 @@ from avalanche_cit.models.lmm import LMM
 from avalanche_cit.similarity.encoders import TokenEmbedding, VisionTower
 from avalanche_cit.similarity.seen_tasks import SeenTasks
 from avalanche_cit.training.plugins.agem import AGEMPlugin
-from avalanche_cit.training.plugins.balanced_memory import BalancedMemory
+from avalanche_cit.training.plugins.balanced_memory import BalancedMemory, MemoryPlugin
 from avalanche_cit.training.plugins.eproj import EProjPlugin
 from avalanche_cit.training.plugins.importance import EWCImportance, Importance, MASImportance
 from avalanche_cit.training.plugins.lwf import LwFPlugin
@@ -68,8 +68,9 @@ class Replay(SeqFT):
             storage_policy=self.memory,
         )
         # first, so that the draws of its memory come before those of other plugins' passes over the data
+        own = [MemoryPlugin(self.memory), replay]
         super().__init__(
-            model=model, train_mb_size=train_mb_size, seed=seed, plugins=[replay, *(plugins or [])], **kwargs
+            model=model, train_mb_size=train_mb_size, seed=seed, plugins=[*own, *(plugins or [])], **kwargs
         )
 
     def _make_memory(self, size: int) -> BalancedMemory:
@@ -91,7 +92,7 @@ class SimilarityReplay(Replay):
     def __init__(self, *, model: LMM, seen_tasks: SeenTasks | None = None, **kwargs: Any) -> None:
         super().__init__(model=model, **kwargs)
         assert isinstance(self.memory, SharedMemory)
-        self.plugins.insert(0, MemorySharingPlugin(self.memory, seen_tasks or _by_own_parts(model)))
+        self.plugins.insert(1, MemorySharingPlugin(self.memory, seen_tasks or _by_own_parts(model)))
 
     def _make_memory(self, size: int) -> BalancedMemory:
         return SharedMemory(size)

@@ -1,13 +1,12 @@
 """The training loop: Avalanche's supervised template with its problem type and update type replaced.
 
-Problem type: text generation (mini-batches of instructions, loss on answer tokens). Update type: one Avalanche
-iteration is one optimizer step, whatever the number of micro-batches; mixed precision; gradient clipping.
+Problem type: text generation (mini-batches of instructions, loss on answer tokens, mixed precision). Update type: one
+Avalanche iteration is one optimizer step, see `AccumulatedUpdate`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,11 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 
-from avalanche_cit.benchmarks.batch import IGNORED, MiniBatch
-from avalanche_cit.benchmarks.scenario import task_name
+from avalanche_cit.benchmarks.batch import IGNORED
 from avalanche_cit.errors import UserError
 from avalanche_cit.models.lmm import LMM
-from avalanche_cit.models.out_of_memory import halving
+from avalanche_cit.training.checkpointing import CheckpointPlugin, Place
+from avalanche_cit.training.update import AccumulatedUpdate
 
 
 class GenerationProblem:
@@ -48,91 +47,6 @@ class GenerationProblem:
         return loss
 
 
-class AccumulatedUpdate:
-    """Update type: forward and backward per micro-batch, then one optimizer step.
-
-    The loss of a micro-batch counts by its share of the batch's answer tokens, so cutting a batch into micro-batches
-    changes memory and nothing else. Whatever plugins add to the loss before ``backward`` is weighted alike. Where
-    memory runs out, the step is begun anew with micro-batches of half the size, which are kept from then on. A loss or
-    gradient that is NaN or infinite ends the training before it reaches the weights.
-    """
-
-    micro_batch_size: int | None
-
-    def training_epoch(self: Any, **kwargs: Any) -> None:
-        """Train on every mini-batch of the data loader once."""
-        for batch in self.dataloader:
-            if self._stop_training:
-                break
-            self.mbatch = batch
-            self._unpack_minibatch()
-            self._before_training_iteration(**kwargs)
-            whole: MiniBatch = self.mbatch
-            gradients = partial(self._gradients, whole, **kwargs)
-            total = halving(gradients, self.micro_batch_size or len(whole[0]))
-            self.mbatch, self.loss = whole, total
-            self._after_backward(**kwargs)
-            norm = None
-            if self.max_grad_norm is not None:
-                norm = nn.utils.clip_grad_norm_(self._optimized_weights(), self.max_grad_norm)
-            self._stop_unless_finite(whole, total, norm)
-            self._before_update(**kwargs)
-            self.optimizer_step()
-            self._after_update(**kwargs)
-            self._after_training_iteration(**kwargs)
-
-    def _stop_unless_finite(self: Any, batch: MiniBatch, loss: Tensor, norm: Tensor | None) -> None:
-        """Refuse a step that would put NaN into the weights, which no later step could mend.
-
-        This waits for the device once per optimizer step, just before the update.
-
-        Raises:
-            UserError: The loss, or the norm of the gradients where they are clipped, is NaN or infinite.
-        """
-        finite = loss.isfinite().all()
-        if norm is not None:
-            finite &= norm.isfinite().to(finite.device)
-        if finite.item():
-            return
-        task = task_name(self.adapted_dataset) or "joint"
-        gradients = "" if norm is None else f", the norm of the gradients {norm.item()}"
-        samples = ", ".join(str(row["id"]) for row in batch[0].rows)
-        raise UserError(
-            f"task '{task}', training iteration {self.clock.train_iterations}: the loss is {loss.item()}{gradients}; "
-            f"lower the learning rate or a penalty's lambda, or look at the samples of this mini-batch: {samples}"
-        )
-
-    def _gradients(self: Any, whole: MiniBatch, size: int, **kwargs: Any) -> Tensor:
-        """Compute the gradients of a mini-batch, `size` samples at a time, and return its loss."""
-        if size < (self.micro_batch_size or len(whole[0])):
-            self.micro_batch_size = size  # memory ran out, and would again
-        self.optimizer.zero_grad()
-        total: Tensor = self._make_empty_loss()
-        for part, share in micro_batches(whole, size):
-            self.mbatch = part
-            self.loss = self._make_empty_loss()
-            self._before_forward(**kwargs)
-            self.mb_output = self.forward()
-            self._after_forward(**kwargs)
-            self.loss += self.criterion()
-            self._before_backward(**kwargs)
-            self.loss = self.loss * share
-            self.backward()
-            total += self.loss.detach()
-        return total
-
-
-def micro_batches(batch: MiniBatch, size: int | None) -> list[tuple[MiniBatch, float]]:
-    """Cut a mini-batch into parts of at most `size` samples, each with its share of the answer tokens."""
-    x, y, task_ids = batch
-    if size is None or len(x) <= size:
-        return [(batch, 1.0)]
-    answer = y != IGNORED
-    total = int(answer.sum())
-    parts = zip(x.split(size), y.split(size), task_ids.split(size), answer.split(size), strict=True)
-    return [([px, py, pt], int(pa.sum()) / total) for px, py, pt, pa in parts]
-
-
 class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate):  # type: ignore[misc]
     """Base of all strategies: tunes an `LMM` on a stream of vision-language tasks.
 
@@ -155,6 +69,10 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         seed: All that is drawn at random in an experience depends on (seed, experience) alone.
         device: Where to train.
         plugins, evaluator, eval_every, peval_mode: As in Avalanche.
+
+    Attributes:
+        in_epochs: Whether an experience has been begun and its epochs have not ended.
+        continue_at: Where the next training goes on, if a checkpoint that stopped inside an experience was loaded.
 
     Raises:
         UserError: A size or rate is out of its range.
@@ -201,6 +119,8 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         self.eval_loss = eval_loss
         self.reset_optimizer = reset_optimizer
         self.seed = seed
+        self.in_epochs = False
+        self.continue_at: Place | None = None
         model.to(device)
         super().__init__(
             model=model,
@@ -216,11 +136,34 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
             peval_mode=peval_mode,
             **kwargs,
         )
+        # behind all others, the clock too: it saves what they made of a step
+        self.plugins.sort(key=lambda plugin: isinstance(plugin, CheckpointPlugin))
 
     def _before_training_exp(self, **kwargs: Any) -> None:
         number = self.experience.current_experience
+        if self.continue_at is not None and self.continue_at.experience != number:
+            raise UserError(
+                f"the checkpoint that was loaded stops inside experience {self.continue_at.experience}, and experience "
+                f"{number} is to be trained: go on with the former"
+            )
         RNGManager.set_random_seeds(int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0]))
         super()._before_training_exp(**kwargs)
+
+    def _train_exp(self, experience: Any, eval_streams: Any = None, **kwargs: Any) -> None:
+        """Train for all epochs, or for those that are left where a checkpoint stopped inside."""
+        place, self.continue_at = self.continue_at, None
+        first = 0 if place is None else place.epoch
+        self.in_epochs = True
+        for epoch in range(first, self.train_epochs):
+            self._before_training_epoch(**kwargs)
+            if self._stop_training:
+                self._stop_training: bool = False
+                break
+            if place is not None and epoch == first:
+                place.enter()
+            self.training_epoch(**kwargs)
+            self._after_training_epoch(**kwargs)
+        self.in_epochs = False
 
     def train_dataset_adaptation(self, **kwargs: Any) -> None:
         """Hand the model's collator to the data, and fill the cache of vision features."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -17,7 +18,8 @@ from PIL import Image
 from avalanche_cit.benchmarks.instruction_data import FEATURES
 from avalanche_cit.benchmarks.task import Task
 from avalanche_cit.logging import provenance as module
-from avalanche_cit.logging.provenance import provenance
+from avalanche_cit.logging.provenance import circumstances, ingredients, peak_memory
+from avalanche_cit.models.fingerprint import module_fingerprint
 from avalanche_cit.models.lmm import LMM
 from avalanche_cit.models.tiny.architecture import build_model, build_processor, build_tokenizer
 
@@ -46,7 +48,7 @@ def make_task(tmp_path: Path) -> MakeTask:
 
 
 def test_what_a_run_was_made_of(model: LMM, make_task: MakeTask) -> None:
-    facts = provenance(model, [make_task(), make_task("other")], seed=7)
+    facts = {**ingredients(model, [make_task(), make_task("other")]), **circumstances(seed=7)}
 
     assert json.loads(json.dumps(facts)) == facts  # plain values
     assert facts["seed"] == 7
@@ -57,13 +59,51 @@ def test_what_a_run_was_made_of(model: LMM, make_task: MakeTask) -> None:
         "architecture": "InstructBlipForConditionalGeneration",
         "parameters": sum(weight.numel() for weight in model.hf.parameters()),
         "trainable_parameters": projection.weight.numel() + projection.bias.numel(),
+        "fingerprint": f"sha256 {module_fingerprint(model.hf)}",
     }
     assert facts["hardware"]["threads"] == torch.get_num_threads()
     assert len(facts["hardware"]["gpus"]) == torch.cuda.device_count()
-    assert 50 < facts["peak_memory_mb"] < 1_000_000
+    assert len(peak_memory()) == 1 + torch.cuda.device_count()
+    assert 50 < peak_memory()["peak_memory_mb"] < facts["hardware"]["memory_mb"]
     assert list(facts["data"]) == ["vqa", "other"]
     assert list(facts["data"]["vqa"]) == ["train", "validation", "test"]
     assert facts["data"]["vqa"]["test"].startswith("3 samples, sha256 ")
+
+
+def test_the_model_is_fingerprinted_as_it_stands(model: LMM) -> None:
+    before = ingredients(model, [])["model"]
+    bias = model.hf.language_projection.bias
+    with torch.no_grad():
+        bias[0] += 1
+    after = ingredients(model, [])["model"]
+    with torch.no_grad():
+        bias[0] -= 1
+    assert {key for key in before if before[key] != after[key]} == {"fingerprint"}
+
+
+def test_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two GPUs that are not there, and a processor as Linux describes it on x86 and elsewhere."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: f"gpu {i}")
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda i: (i + 3) * 2**20 + 5)
+    cpu_info = tmp_path / "cpuinfo"
+    monkeypatch.setattr(module, "_CPU_INFO", cpu_info)
+    cpu_info.write_text("processor\t: 0\nmodel name\t: Fast: 3 GHz\n\nprocessor\t: 1\nmodel name\t: Fast: 3 GHz\n")
+    facts = circumstances(seed=0)
+    assert facts["hardware"]["gpus"] == ["gpu 0", "gpu 1"]
+    assert {key: peak for key, peak in peak_memory().items() if "gpu" in key} == {
+        "peak_gpu0_memory_mb": 3,
+        "peak_gpu1_memory_mb": 4,
+    }
+    assert facts["hardware"]["processor"] == "Fast: 3 GHz"
+    assert facts["hardware"]["memory_mb"] == round(psutil.virtual_memory().total / 2**20)
+
+    monkeypatch.setattr("platform.processor", lambda: "arm")
+    cpu_info.write_text("processor\t: 0\nFeatures\t: fp\n")
+    assert circumstances(seed=0)["hardware"]["processor"] == "arm"
+    cpu_info.unlink()
+    monkeypatch.setattr("platform.processor", lambda: "")
+    assert circumstances(seed=0)["hardware"]["processor"] is None
 
 
 @pytest.mark.parametrize(
@@ -80,9 +120,9 @@ def test_what_a_run_was_made_of(model: LMM, make_task: MakeTask) -> None:
 def test_any_changed_text_changes_the_fingerprint_of_its_split(
     model: LMM, make_task: MakeTask, changes: dict[str, Any]
 ) -> None:
-    before = provenance(model, [make_task()], seed=0)["data"]["vqa"]
-    after = provenance(model, [make_task(**changes)], seed=0)["data"]["vqa"]
-    assert provenance(model, [make_task()], seed=0)["data"]["vqa"] == before
+    before = ingredients(model, [make_task()])["data"]["vqa"]
+    after = ingredients(model, [make_task(**changes)])["data"]["vqa"]
+    assert ingredients(model, [make_task()])["data"]["vqa"] == before
     assert {split for split in before if before[split] != after[split]} == {"test"}
 
 
@@ -100,7 +140,7 @@ def test_the_commit_of_the_checkout(model: LMM, tmp_path: Path) -> None:
         return subprocess.run(["git", *options, *command], check=True, capture_output=True, text=True).stdout.strip()
 
     def facts() -> tuple[str | None, bool | None]:
-        found = copy.provenance(model, [], seed=0)
+        found = copy.ingredients(model, [])
         return found["git_commit"], found["git_dirty"]
 
     assert facts() == (None, None)

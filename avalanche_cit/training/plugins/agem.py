@@ -10,7 +10,7 @@ over the trainable weights, after the micro-batches are added up and before clip
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,9 +19,9 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from avalanche_cit.benchmarks.batch import MiniBatch
-from avalanche_cit.benchmarks.scenario import task_name
+from avalanche_cit.benchmarks.scenario import experience_name, subset_at, training_data
 from avalanche_cit.errors import UserError
-from avalanche_cit.training.templates import micro_batches
+from avalanche_cit.training.update import micro_batches
 
 
 class AGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
@@ -64,13 +64,15 @@ class AGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
         self._generator = torch.Generator().manual_seed(seed)
         self._data: dict[str, Any] = {}
         self._indices: dict[str, Tensor] = {}
+        self._saved: dict[str, Any] = {}
         self._reference: list[tuple[nn.Parameter, Tensor]] = []
         for experience in task0:
             self._check_room_for(experience)
             self._remember(experience)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Fill the model's cache of vision features with the memory's images."""
+        """Hold what a checkpoint names, and fill the model's cache of vision features with the memory's images."""
+        self._find_samples(strategy.experience)
         self._check_room_for(strategy.experience)
         strategy.model.prepare(self.buffer)
 
@@ -103,49 +105,43 @@ class AGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Take samples of the finished task into the memory."""
+        self._find_samples(strategy.experience)
         self._remember(strategy.experience)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the tasks in the order seen, the samples kept of each as indices, and the state of the generator."""
+        """Return the samples kept of each task seen, as places in its training data, and the generator's state."""
         return {
-            "tasks": list(self._indices),
-            "indices": dict(self._indices),
+            "places": self._saved.get("places", self._indices),
             "generator": self._generator.get_state(),
         }
 
-    def load_state_dict(self, state: dict[str, Any], experiences: Iterable[Any]) -> None:
-        """Go on from a saved state.
-
-        Args:
-            state: As `state_dict` returned it.
-            experiences: Training experiences, task 0's members included, that hold the data of the tasks seen.
-
-        Raises:
-            UserError: The memory holds a task that is not among them, or that had more samples.
-        """
-        data = {_name(experience): experience.dataset for experience in experiences}
-        for task in state["tasks"]:
-            if task not in data:
-                raise UserError(f"A-GEM's saved memory holds samples of task '{task}', which this benchmark lacks")
-            if int(state["indices"][task].max()) >= len(data[task]):
-                raise UserError(
-                    f"A-GEM's saved memory was drawn from more samples of task '{task}' than the {len(data[task])} "
-                    "there are: give the task the data that it had"
-                )
-        self._data = {task: data[task] for task in state["tasks"]}
-        self._keep({task: state["indices"][task] for task in state["tasks"]})
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a `state_dict`; the samples are found when the next task begins, among its benchmark's."""
+        self._saved = state
         self._generator.set_state(state["generator"])
 
+    def _find_samples(self, experience: Any) -> None:
+        """Hold the samples of a state that was taken over.
+
+        Raises:
+            UserError: The benchmark has no such task or samples.
+        """
+        if not self._saved:
+            return
+        places, self._saved = self._saved["places"], {}
+        self._data = training_data(experience)
+        self._keep(places)
+
     def _check_room_for(self, experience: Any) -> None:
-        tasks = {*self._indices, _name(experience)}
+        tasks = {*self._indices, experience_name(experience)}
         if len(tasks) > self.memory_size:
             raise UserError(
-                f"memory_size is {self.memory_size}, but '{_name(experience)}' is task {len(tasks)}: "
+                f"memory_size is {self.memory_size}, but '{experience_name(experience)}' is task {len(tasks)}: "
                 f"A-GEM's memory keeps at least one sample of each task, so make it {len(tasks)} or more"
             )
 
     def _remember(self, experience: Any) -> None:
-        task, data = _name(experience), experience.dataset
+        task, data = experience_name(experience), experience.dataset
         self._data[task] = data
         indices = self._indices | {task: torch.randperm(len(data), generator=self._generator)}
         shares = even_shares(self.memory_size, len(indices))
@@ -153,9 +149,7 @@ class AGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def _keep(self, indices: dict[str, Tensor]) -> None:
         self._indices = {task: drawn.clone() for task, drawn in indices.items()}
-        self.buffer = concat_datasets(
-            [self._data[task].subset(drawn.tolist()) for task, drawn in self._indices.items()]
-        )
+        self.buffer = concat_datasets([subset_at(self._data, task, drawn) for task, drawn in self._indices.items()])
 
     def _draw(self, strategy: Any) -> MiniBatch:
         size = strategy.train_mb_size if self.sample_size is None else self.sample_size
@@ -190,7 +184,3 @@ def even_shares(size: int, tasks: int) -> list[int]:
 
 def _dot(one: list[Tensor], other: list[Tensor]) -> Tensor:
     return torch.cat([product.flatten() for product in torch._foreach_mul(one, other)]).sum()
-
-
-def _name(experience: Any) -> str:
-    return task_name(experience.dataset) or f"experience {experience.current_experience}"

@@ -111,6 +111,18 @@ class EProjPlugin(SupervisedPlugin):  # type: ignore[misc]
         """Leave the choice to the keys again."""
         self.router.learning = None
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the experts and their keys, and the tasks seen."""
+        seen = {} if self.seen_tasks is None else self.seen_tasks.state_dict()
+        return {"tasks": self.tasks, "projection": self.projection.state(), "seen": seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a `state_dict`."""
+        self.tasks = list(state["tasks"])
+        self.projection.load_state(state["projection"])
+        if self.seen_tasks is not None:
+            self.seen_tasks.load_state_dict(state["seen"])
+
     def _similar(self, task: str, dataset: Any) -> int | None:
         """The expert of the most similar earlier task of the sequence, if similar enough."""
         if self.seen_tasks is None:

@@ -28,7 +28,8 @@ from tqdm import tqdm
 from avalanche_cit.benchmarks.batch import IGNORED
 from avalanche_cit.benchmarks.scenario import strided_indices
 from avalanche_cit.errors import UserError
-from avalanche_cit.training.templates import InstructionTuning, micro_batches
+from avalanche_cit.training.templates import InstructionTuning
+from avalanche_cit.training.update import micro_batches
 
 
 class Importance(ABC):

@@ -99,8 +99,12 @@ class LwFPlugin(SupervisedPlugin):  # type: ignore[misc]
         return {"teacher": {name: copy.detach() for name, copy in self._teacher.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state; to be called before the strategy trains on."""
-        self._teacher = {name: weight.clone().requires_grad_() for name, weight in state["teacher"].items()}
+        """Go on from a saved state."""
+        devices = {name: weight.device for name, weight in self._teacher.items()}  # in the middle of a task
+        self._teacher = {
+            name: weight.to(devices.get(name, weight.device), copy=True).requires_grad_()
+            for name, weight in state["teacher"].items()
+        }
 
     def _copy(self, model: Any) -> None:
         self._teacher = {}  # never hold two teachers

@@ -102,6 +102,12 @@ class RegularizationPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Learn task 0 before the first task; weight the importance for the task that begins."""
+        if self.tasks:  # which may have been loaded, and not to where the weights are
+            weights = self._own_weights(strategy)
+            self.omega, self.anchor, self.owner = (
+                [tensor.to(weight.device) for tensor, weight in zip(tensors, weights, strict=False)]
+                for tensors in (self.omega, self.anchor, self.owner)
+            )
         if not self.tasks:
             for experience in self.task0:
                 self._learn(strategy, experience)
@@ -142,9 +148,15 @@ class RegularizationPlugin(SupervisedPlugin):  # type: ignore[misc]
         def under(kind: str) -> dict[str, Tensor]:
             return {key.removeprefix(f"{kind}/"): value for key, value in state.items() if key.startswith(f"{kind}/")}
 
-        self.tasks = list(state["tasks"])
-        self.names = list(under("omega"))
-        self.omega, self.anchor, self.owner = (list(under(kind).values()) for kind in ("omega", "anchor", "owner"))
+        loaded = [list(under(kind).values()) for kind in ("omega", "anchor", "owner")]
+        if self.tasks and self.tasks == list(state["tasks"]):  # in the middle of a task, where they are in use
+            for own, saved in zip(
+                [*self.omega, *self.anchor, *self.owner], [tensor for part in loaded for tensor in part], strict=True
+            ):
+                own.copy_(saved)
+        else:
+            self.tasks, self.names = list(state["tasks"]), list(under("omega"))
+            self.omega, self.anchor, self.owner = loaded
         if self.seen_tasks is not None:
             self.seen_tasks.load_state_dict(under("seen"))
 

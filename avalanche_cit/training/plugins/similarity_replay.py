@@ -30,10 +30,9 @@ class SharedMemory(BalancedMemory):
     @property
     def buffer(self) -> Any:
         """The samples to replay."""
-        groups = [group.buffer for group in self.buffer_groups.values()]
         if self.quotas is None:
-            return concat_datasets(groups)
-        pairs = zip(groups, self.quotas, strict=True)
+            return super().buffer
+        pairs = zip(self.buffer_datasets, self.quotas, strict=True)
         return concat_datasets([group.subset([i % len(group) for i in range(n)]) for group, n in pairs if n])
 
     @buffer.setter
@@ -42,7 +41,7 @@ class SharedMemory(BalancedMemory):
 
 
 class MemorySharingPlugin(SupervisedPlugin):  # type: ignore[misc]
-    """Shares a memory out anew before every task; stands before the `ReplayPlugin` that replays it.
+    """Shares a memory out anew before every task; stands between its `MemoryPlugin` and its `ReplayPlugin`.
 
     Args:
         memory: The memory of the `ReplayPlugin`.
@@ -67,6 +66,14 @@ class MemorySharingPlugin(SupervisedPlugin):  # type: ignore[misc]
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Show the memory as it is kept."""
         self.memory.quotas = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the tasks seen; the shares are those of the task at hand, and are made anew."""
+        return self.seen_tasks.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a `state_dict`."""
+        self.seen_tasks.load_state_dict(state)
 
 
 def quotas(similarity: Tensor, size: int) -> list[int]:

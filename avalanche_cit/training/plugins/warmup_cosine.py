@@ -35,23 +35,29 @@ class WarmupCosinePlugin(SupervisedPlugin):  # type: ignore[misc]
             raise UserError(f"warmup is {warmup}: it must be at least 0 and below 1")
         self.warmup = warmup
         self._peaks: list[float] = []
-        self._step = 0
         self._steps = 0
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Remember the optimizer's own rates."""
         if not self._peaks:
             self._peaks = [group["lr"] for group in strategy.optimizer.param_groups]
-        self._step = 0
+        self._steps = 0
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Set the rates of this step."""
-        if self._step == 0:  # other plugins may have replaced the loader until now
+        if self._steps == 0:  # other plugins may have replaced the loader until now
             self._steps = len(strategy.dataloader) * strategy.train_epochs
-        factor = warmup_cosine(self._step, self._steps, self.warmup)
+        factor = warmup_cosine(strategy.clock.train_exp_iterations, self._steps, self.warmup)
         for group, peak in zip(strategy.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * factor
-        self._step += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimizer's own rates."""
+        return {"peaks": self._peaks}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a `state_dict`."""
+        self._peaks = state["peaks"]
 
 
 def warmup_cosine(step: int, steps: int, warmup: float) -> float:

@@ -11,7 +11,7 @@ from avalanche.benchmarks import CLScenario
 from avalanche_cit.errors import UserError
 from avalanche_cit.models import LMM
 from avalanche_cit.training import Replay, SimilarityReplay
-from avalanche_cit.training.plugins.similarity_replay import quotas
+from avalanche_cit.training.plugins.similarity_replay import MemorySharingPlugin, quotas
 
 OPTIONS = {"train_mb_size": 8, "lr": 1e-2, "seed": 3}
 
@@ -131,7 +131,7 @@ def test_real_similarities_are_used_by_default(load: Callable[..., LMM], benchma
     for experience in benchmark.train_stream:
         strategy.train(experience)
 
-    plugin = strategy.plugins[0]
+    plugin = next(plugin for plugin in strategy.plugins if isinstance(plugin, MemorySharingPlugin))
     assert list(plugin.seen_tasks.embeddings) == ["colour", "shape", "caption"]
     similarity = plugin.seen_tasks.similarity("caption", ["colour", "shape"])
     assert similarity.shape == (2,)

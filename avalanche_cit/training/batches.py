@@ -1,0 +1,65 @@
+"""The mini-batches of an epoch, in an order that depends on nothing but its seed, from any place in it on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from accelerate import skip_first_batches
+from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader
+
+from avalanche_cit.benchmarks.batch import MiniBatch
+from avalanche_cit.errors import UserError
+from avalanche_cit.training.randomness import OwnDraws
+
+
+def batches(loader: Any, seed: Sequence[int], skip: int = 0) -> Iterator[MiniBatch]:
+    """Yield the mini-batches of one epoch.
+
+    Loaders draw their order while they are read: Avalanche's memory loader, for instance, shuffles anew whenever the
+    memory has been gone through. Those draws are kept apart from the training's own, such as dropout's. So the order
+    depends on the seed alone, the number of worker processes changes nothing, and an epoch can be continued anywhere.
+
+    Args:
+        loader: Any iterable of mini-batches. Avalanche's own leave out what is skipped before it is read; others load
+            it and throw it away.
+        seed: Numbers that decide the order.
+        skip: Mini-batches to leave out at the beginning.
+
+    Raises:
+        UserError: A data-loader worker died, or met a sample that cannot be read.
+    """
+    draws = OwnDraws(seed)
+    with draws.taking():
+        iterator = _from(loader, skip)
+    while True:
+        with draws.taking():
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            except (RuntimeError, UserError) as error:
+                explained = _explained(str(error))
+                if explained is None:
+                    raise
+                raise explained from error
+        yield batch
+
+
+def _from(loader: Any, skip: int) -> Iterator[Any]:
+    if skip and isinstance(loader, MultiDatasetDataLoader):
+        loader, skip = skip_first_batches(loader._get_loader(), skip), 0
+    iterator: Iterator[Any] = iter(loader)
+    for _ in range(skip):
+        next(iterator)
+    return iterator
+
+
+def _explained(text: str) -> UserError | None:
+    """Say in one line what torch says of a worker process in many; None for what is none of its business."""
+    if text.startswith("Caught UserError in DataLoader worker"):
+        return UserError(text.rpartition("UserError: ")[2])
+    if "DataLoader worker" in text:
+        reason = " ".join(text.split())
+        return UserError(f"a process that loads data died, often for want of memory: try fewer --workers ({reason})")
+    return None
