@@ -6,7 +6,7 @@ import dataclasses
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from avalanche_cit.logging.run_directory import RunDirectory, read_config
 from avalanche_cit.logging.run_record import RunRecord
 from avalanche_cit.models.frozen_prefix import VisionFeatures
 from avalanche_cit.run_config import MAY_CHANGE, STRATEGIES, RunConfig, defaults
-from avalanche_cit.training.checkpoint_file import CheckpointFolder
+from avalanche_cit.training.checkpoint_file import CheckpointFolder, separate
 from avalanche_cit.training.checkpointing import CheckpointPlugin, maybe_load_checkpoint
 from avalanche_cit.training.interruption import StopRequest, stop_on_signals
 from avalanche_cit.training.templates import InstructionTuning
@@ -129,23 +129,23 @@ def _run(config: RunConfig, directory: RunDirectory, features: VisionFeatures | 
             seed=config.seed,
         )
 
-    for row, experiences, streams in _stages(config, benchmark, strategy, trained):
-        if experiences:
-            strategy.train(experiences, num_workers=config.workers)
-        for stream in streams:
-            missing = matrix.missing(row, stream)
-            if missing:
-                strategy.eval(missing, num_workers=config.workers)
-        if streams:
-            matrix_file().write(directory.folder)
-    progress.close()
+    with closing(progress):
+        for row, experiences, streams in _stages(config, benchmark, strategy, trained):
+            if experiences:
+                strategy.train(experiences, num_workers=config.workers)
+            for stream in streams:
+                missing = matrix.missing(row, stream)
+                if missing:
+                    strategy.eval(missing, num_workers=config.workers)
+            if streams:
+                matrix_file().write(directory.folder)
     file = matrix_file()
     file.write(directory.folder)
     save_figure(plot_matrix(file), directory.folder / "matrix.png")
     _keep_pictures(directory.folder, file, {task.name: _scored(config, task) for task in (*task0, *sequence)})
     directory.checkpoints.mkdir(exist_ok=True)
     with whole_file(directory.checkpoints / "final.safetensors") as unfinished:
-        save_file(model.tuned_state(), unfinished)
+        save_file(separate(model.tuned_state()), unfinished)
     directory.finish(
         {
             **record.ingredients,

@@ -89,6 +89,9 @@ class RunDirectory:
     def _claim(self, holder: Path) -> None:
         begun = self._holds_a_run()
         try:
+            for folder in (self.folder, self.checkpoints):
+                for stale in folder.glob(".*.unfinished"):  # of a process that was killed meanwhile
+                    stale.unlink()
             write_whole(holder, f"process {os.getpid()} on {socket.gethostname()}")
             if not begun:
                 text = yaml.safe_dump(dict(self._config), sort_keys=False, allow_unicode=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from accelerate import skip_first_batches
@@ -33,17 +34,31 @@ def batches(loader: Any, seed: Sequence[int], skip: int = 0) -> Iterator[MiniBat
     with draws.taking():
         iterator = _from(loader, skip)
     while True:
-        with draws.taking():
+        with draws.taking(), explained_loading():
             try:
                 batch = next(iterator)
             except StopIteration:
                 return
-            except (RuntimeError, UserError) as error:
-                explained = _explained(str(error))
-                if explained is None:
-                    raise
-                raise explained from error
         yield batch
+
+
+@contextmanager
+def explained_loading() -> Iterator[None]:
+    """Say in one line what torch says of a data-loader worker in many.
+
+    That a worker died, torch may say anywhere in the main thread, as by a signal, as long as there are workers. So this
+    goes around everything that is done with their mini-batches.
+
+    Raises:
+        UserError: A data-loader worker died, or met a sample that cannot be read.
+    """
+    try:
+        yield
+    except (RuntimeError, UserError) as error:
+        explained = _explained(" ".join(str(error).split()))
+        if explained is None:
+            raise
+        raise explained from error
 
 
 def _from(loader: Any, skip: int) -> Iterator[Any]:
@@ -56,10 +71,9 @@ def _from(loader: Any, skip: int) -> Iterator[Any]:
 
 
 def _explained(text: str) -> UserError | None:
-    """Say in one line what torch says of a worker process in many; None for what is none of its business."""
+    """Return the error behind a text of torch's; None for what is none of a worker's business."""
     if text.startswith("Caught UserError in DataLoader worker"):
         return UserError(text.rpartition("UserError: ")[2])
-    if "DataLoader worker" in text:
-        reason = " ".join(text.split())
-        return UserError(f"a process that loads data died, often for want of memory: try fewer --workers ({reason})")
+    if text.startswith("DataLoader worker (pid"):
+        return UserError(f"a process that loads data died, often for want of memory: try fewer --workers ({text})")
     return None

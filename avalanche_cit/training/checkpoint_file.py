@@ -66,10 +66,10 @@ class CheckpointFolder:
     @property
     def newest(self) -> Path | None:
         """The newest checkpoint, whole or not."""
-        return max(self.folder.glob("[0-9]*.json"), default=None)
+        return next(iter(self._documents()), None)
 
     def write(self, training: State, evaluation: State) -> None:
-        """Write a checkpoint, and remove all but the last two.
+        """Write a checkpoint, and remove all but the last two and the last of the training's state before.
 
         Raises:
             UserError: The disk is full, or the folder cannot be written; what was saved before is left as it was.
@@ -78,16 +78,27 @@ class CheckpointFolder:
         tensors: dict[str, Tensor] = {}
         plain = _without_tensors(training, tensors, "training")
         name = self._next()
-        self._write(f"{name}.safetensors", lambda path: save_file(_separate(tensors), path))
+        self._write(f"{name}.safetensors", lambda path: save_file(separate(tensors), path))
         tensor_file = {"file": f"{name}.safetensors", "crc32": _checksum(self.folder / f"{name}.safetensors")}
         self._write_document(name, {"tensors": tensor_file, "training": plain, "evaluation": evaluation})
 
     def write_evaluation(self, evaluation: State) -> None:
-        """Write a checkpoint with the training's state of the one before, which must be there."""
-        newest = self.newest
-        assert newest is not None
-        before = _read_document(newest)
-        self._write_document(self._next(), {**before, "evaluation": evaluation})
+        """Write a checkpoint with the training's state of the newest that is whole, from which a run goes on.
+
+        Raises:
+            UserError: No checkpoint is whole, the disk is full, or the folder cannot be written.
+        """
+        reasons = []
+        for path in self._documents():
+            try:
+                before = _read_document(path)
+                _check_tensors(self.folder, before["tensors"])
+            except _DamagedError as error:
+                reasons.append(f"{path}: {error}")
+                continue
+            self._write_document(self._next(), {**before, "evaluation": evaluation})
+            return
+        raise self._none_is_whole(reasons)
 
     def read(self) -> Checkpoint | None:
         """Return the newest checkpoint that is whole; None where there is none at all.
@@ -96,12 +107,11 @@ class CheckpointFolder:
             UserError: There are checkpoints, and all of them are damaged.
         """
         reasons = []
-        for path in sorted(self.folder.glob("[0-9]*.json"), reverse=True):
+        for path in self._documents():
             try:
                 document = _read_document(path)
                 tensors = _read_tensors(self.folder, document["tensors"])
-                training = _with_tensors(document["training"], tensors)
-                checkpoint = Checkpoint(path, training, document["evaluation"])
+                checkpoint = Checkpoint(path, _training(document, tensors), document["evaluation"])
             except _DamagedError as error:
                 reasons.append(f"{path}: {error}")
                 continue
@@ -109,14 +119,20 @@ class CheckpointFolder:
                 print(f"note: a damaged checkpoint is passed over ({reason})")
             return checkpoint
         if reasons:
-            raise UserError(
-                f"no checkpoint is whole ({'; '.join(reasons)}): delete {self.folder} to begin the run anew"
-            )
+            raise self._none_is_whole(reasons)
         return None
 
     def clear(self) -> None:
         """Remove all checkpoints."""
         self._remove([*self.folder.glob("[0-9]*.json"), *self.folder.glob("[0-9]*.safetensors")])
+
+    def _documents(self) -> list[Path]:
+        """The checkpoints, whole or not, the newest first."""
+        numbered = [path for path in self.folder.glob("*.json") if path.stem.isdecimal()]
+        return sorted(numbered, key=lambda path: int(path.stem), reverse=True)
+
+    def _none_is_whole(self, reasons: list[str]) -> UserError:
+        return UserError(f"no checkpoint is whole ({'; '.join(reasons)}): delete {self.folder} to begin the run anew")
 
     def _next(self) -> str:
         newest = self.newest
@@ -127,8 +143,10 @@ class CheckpointFolder:
         document["crc32"] = _crc32(document)
         text = json.dumps(document)
         self._write(f"{name}.json", lambda path: path.write_text(text, encoding="utf-8"))
-        kept = sorted(self.folder.glob("[0-9]*.json"), reverse=True)[:_KEPT]
-        needed = {path.name for path in kept} | {_tensors_of(path) for path in kept}
+        named = {path: _tensors_of(path) for path in self._documents()}
+        kept = list(named)[:_KEPT]
+        kept += [path for path in named if named[path] != named[kept[0]]][:1]
+        needed = {path.name for path in kept} | {named[path] for path in kept}
         self._remove([path for path in self.folder.glob("[0-9]*.*") if path.name not in needed])
 
     def _write(self, name: str, write: Callable[[Path], Any]) -> None:
@@ -147,7 +165,8 @@ class CheckpointFolder:
 
     def _remove(self, paths: Any) -> None:
         for path in paths:
-            path.unlink(missing_ok=True)
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
 
 
 class _DamagedError(Exception):
@@ -162,22 +181,49 @@ def _read_document(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise _DamagedError("holds no JSON object")
     checksum = document.pop("crc32", None)
-    if checksum != _crc32(document):
+    try:
+        agrees = checksum == _crc32(document)
+    except RecursionError:
+        agrees = False
+    if not agrees:
         raise _DamagedError("its checksum does not agree")
     if document.get("schema_version") != _SCHEMA_VERSION:
         raise _DamagedError(f"was written by another version (schema {document.get('schema_version')!r})")
+    for part in ("tensors", "training", "evaluation"):
+        if not isinstance(document.get(part), dict):
+            raise _DamagedError(f"holds no {part}")
+    if not isinstance(document["tensors"].get("file"), str):
+        raise _DamagedError("names no file of tensors")
     return document
 
 
 def _read_tensors(folder: Path, named: Mapping[str, Any]) -> dict[str, Tensor]:
-    path = folder / Path(named["file"]).name
+    path = _check_tensors(folder, named)
     try:
-        if _checksum(path) != named["crc32"]:
-            raise _DamagedError(f"the checksum of {path.name} does not agree")
         tensors: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise _DamagedError(f"{path.name} cannot be read ({' '.join(str(error).split())})") from None
     return tensors
+
+
+def _check_tensors(folder: Path, named: Mapping[str, Any]) -> Path:
+    """Return the file of tensors that a document names, if it is as it was written."""
+    path = folder / Path(named["file"]).name
+    try:
+        agrees = _checksum(path) == named.get("crc32")
+    except (OSError, ValueError) as error:
+        raise _DamagedError(f"{path.name} cannot be read ({' '.join(str(error).split())})") from None
+    if not agrees:
+        raise _DamagedError(f"the checksum of {path.name} does not agree")
+    return path
+
+
+def _training(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    try:
+        training: dict[str, Any] = _with_tensors(document["training"], tensors)
+    except (KeyError, TypeError, RecursionError) as error:
+        raise _DamagedError(f"its tensors are others ({type(error).__name__}: {error})") from None
+    return training
 
 
 def _tensors_of(path: Path) -> str | None:
@@ -214,7 +260,7 @@ def _with_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return [_with_tensors(part, tensors) for part in value] if isinstance(value, list) else value
 
 
-def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors that share no memory, as safetensors wants them."""
     seen: set[int] = set()
     separate = {}

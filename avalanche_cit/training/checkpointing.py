@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,9 +97,10 @@ def maybe_load_checkpoint(strategy: InstructionTuning, folder: str | Path) -> tu
     if checkpoint is None:
         return strategy, 0
     _load(strategy, checkpoint)
-    inside = checkpoint.training["inside"]
-    if inside is not None:
-        strategy.continue_at = Place(inside["experience"], inside["epoch"], lambda: _load(strategy, checkpoint))
+    with _state_of("the place in the data", checkpoint.path):
+        inside = checkpoint.training["inside"]
+        if inside is not None:
+            strategy.continue_at = Place(inside["experience"], inside["epoch"], lambda: _load(strategy, checkpoint))
     return strategy, strategy.clock.train_exp_counter
 
 
@@ -173,7 +175,7 @@ class CheckpointPlugin(SupervisedPlugin):  # type: ignore[misc]
         self._saved_at = time.monotonic()
 
     def _save_evaluation(self, strategy: InstructionTuning) -> None:
-        if strategy.in_epochs:  # done again from the last step that was saved
+        if strategy.in_training:  # done again, with the training from the last step that was saved
             return
         folder = CheckpointFolder(self.folder)
         if folder.newest is None:
@@ -210,31 +212,59 @@ def _training_state(strategy: InstructionTuning, plugins: Mapping[str, Resumable
 
 
 def _load(strategy: InstructionTuning, checkpoint: Checkpoint) -> None:
-    state = checkpoint.training
-    if state["strategy"] != type(strategy).__name__:
-        raise UserError(f"{checkpoint.path} is of strategy {state['strategy']}, not of {type(strategy).__name__}")
-    plugins, metrics, _ = _parts(strategy)
-    for parts, states in ((plugins, state["plugins"]), (metrics, checkpoint.evaluation)):
-        if list(parts) != list(states):
-            raise UserError(
-                f"{checkpoint.path} holds the states of {', '.join(states) or 'nothing'}, and this strategy has "
-                f"{', '.join(parts) or 'nothing'}: give it the plugins, metrics and loggers that it had, in their order"
-            )
-        for name, part in parts.items():
-            part.load_state_dict(states[name])
-    strategy.micro_batch_size = state["micro_batch_size"]
-    _load_weights(strategy, state["weights"], checkpoint.path)
-    _load_optimizer(strategy, state["optimizer"], checkpoint.path)
-    set_random_state(state["random"])
+    state, path = checkpoint.training, checkpoint.path
+    with _state_of("the strategy", path):
+        if state["strategy"] != type(strategy).__name__:
+            raise UserError(f"{path} is of strategy {state['strategy']}, not of {type(strategy).__name__}")
+        plugins, metrics, _ = _parts(strategy)
+        for parts, states in ((plugins, state["plugins"]), (metrics, checkpoint.evaluation)):
+            if list(parts) != list(states):
+                raise UserError(
+                    f"{path} holds the states of {', '.join(states) or 'nothing'}, and this strategy has "
+                    f"{', '.join(parts) or 'nothing'}: give it the plugins, metrics and loggers that it had, in their "
+                    "order"
+                )
+        strategy.micro_batch_size = state["micro_batch_size"]
+    for name, part in plugins.items():
+        with _state_of(name, path):
+            part.load_state_dict(state["plugins"][name])
+    for name, part in metrics.items():
+        with _state_of(name, path):
+            part.load_state_dict(checkpoint.evaluation[name])
+    with _state_of("the weights", path):
+        _load_weights(strategy, state["weights"], path)
+    with _state_of("the optimizer", path):
+        _load_optimizer(strategy, state["optimizer"], path)
+    with _state_of("the random generators", path):
+        set_random_state(state["random"])
+
+
+@contextmanager
+def _state_of(part: str, path: Path) -> Iterator[None]:
+    """Name the file and the part where a state has another form than the part saves now."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, OSError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(
+            f"{path}: the state of {part} cannot be taken over ({reason}); it may be of another version or setup: "
+            f"delete {path.parent} to begin anew"
+        ) from error
 
 
 @torch.no_grad()
 def _load_weights(strategy: InstructionTuning, weights: Mapping[str, Tensor], path: Path) -> None:
-    own = dict(strategy.model.named_parameters())
+    own = strategy.model.trainable_state()
     for name, weight in weights.items():
-        if name not in own or own[name].shape != weight.shape:
-            raise UserError(f"{path}: this model has no weight '{name}' of shape {tuple(weight.shape)}")
+        if name not in own or (own[name].shape, own[name].dtype) != (weight.shape, weight.dtype):
+            kind = f"{tuple(weight.shape)} and {weight.dtype}"
+            raise UserError(f"{path}: this model has no trainable weight '{name}' of shape {kind}")
         own[name].copy_(weight)
+    for name in own:
+        if name not in weights:
+            raise UserError(f"{path}: holds no weight '{name}', which is trainable in this model")
 
 
 def _optimizer_state(strategy: InstructionTuning) -> dict[str, Any]:

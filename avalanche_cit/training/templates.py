@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from avalanche_cit.benchmarks.batch import IGNORED
 from avalanche_cit.errors import UserError
 from avalanche_cit.models.lmm import LMM
+from avalanche_cit.training.batches import explained_loading
 from avalanche_cit.training.checkpointing import CheckpointPlugin, Place
 from avalanche_cit.training.update import AccumulatedUpdate
 
@@ -71,6 +72,7 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         plugins, evaluator, eval_every, peval_mode: As in Avalanche.
 
     Attributes:
+        in_training: Whether `train` is at work, which may evaluate too (Avalanche's `eval_every`).
         in_epochs: Whether an experience has been begun and its epochs have not ended.
         continue_at: Where the next training goes on, if a checkpoint that stopped inside an experience was loaded.
 
@@ -119,6 +121,7 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         self.eval_loss = eval_loss
         self.reset_optimizer = reset_optimizer
         self.seed = seed
+        self.in_training = False
         self.in_epochs = False
         self.continue_at: Place | None = None
         model.to(device)
@@ -138,6 +141,14 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         )
         # behind all others, the clock too: it saves what they made of a step
         self.plugins.sort(key=lambda plugin: isinstance(plugin, CheckpointPlugin))
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as Avalanche's strategies do."""
+        self.in_training = True
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.in_training = False
 
     def _before_training_exp(self, **kwargs: Any) -> None:
         number = self.experience.current_experience
@@ -164,6 +175,16 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
             self.training_epoch(**kwargs)
             self._after_training_epoch(**kwargs)
         self.in_epochs = False
+
+    def training_epoch(self, **kwargs: Any) -> None:
+        """Train on every mini-batch that is left of the epoch, see `AccumulatedUpdate`."""
+        with explained_loading():
+            super().training_epoch(**kwargs)
+
+    def eval_epoch(self, **kwargs: Any) -> None:
+        """Evaluate every mini-batch of the experience."""
+        with explained_loading():
+            super().eval_epoch(**kwargs)
 
     def train_dataset_adaptation(self, **kwargs: Any) -> None:
         """Hand the model's collator to the data, and fill the cache of vision features."""
