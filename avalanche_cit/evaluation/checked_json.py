@@ -60,11 +60,13 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: broken JSON in column {error.colno}: {error.msg}") from None
+            problem = f"broken JSON in column {error.colno} ({error.msg})"
+            raise UserError(f"{path}, line {number}: {problem}; write one whole object a line") from None
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, nested too deep
-            raise UserError(f"{path}, line {number}: not readable as JSON ({error})") from None
+            problem = f"not readable as JSON ({error})"
+            raise UserError(f"{path}, line {number}: {problem}; write one whole object a line") from None
         if not isinstance(record, dict):
-            raise UserError(f"{path}, line {number}: must hold one JSON object")
+            raise UserError(f"{path}, line {number}: must hold a JSON object")
         yield number, record
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_cit.errors import UserError
-from avalanche_cit.evaluation.checked_json import read_text, take
+from avalanche_cit.evaluation.checked_json import read_json_lines, take
 from avalanche_cit.evaluation.scores.score import Choices
 
 
@@ -74,12 +74,9 @@ def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         [3, 14]
     """
     empty = True
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
+    for number, record in read_json_lines(path):
         empty = False
         try:
-            record = _object(line)
             _check_id(record)
             take(record, "prediction", str, "a text")
             _check_texts(record, "references")
@@ -113,18 +110,6 @@ def digest_of(record: Mapping[str, Any]) -> str:
     others = {field: value for field, value in record.items() if field != "digest"}
     text = json.dumps(others, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return f"{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}"
-
-
-def _object(line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"broken JSON in column {error.colno} ({error.msg}); write one whole object a line") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, nested too deep
-        raise UserError(f"not readable as JSON ({error}); write one whole object a line") from None
-    if not isinstance(record, dict):
-        raise UserError("must hold a JSON object with the fields id, prediction and references")
-    return record
 
 
 def _check_id(record: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from avalanche_cit.errors import UserError
+from avalanche_cit.evaluation.checked_json import read_yaml
 from avalanche_cit.evaluation.matrix_file import MatrixFile
 from avalanche_cit.whole_file import write_whole
 
@@ -167,10 +168,9 @@ def read_config(file: Path) -> dict[str, Any]:
         UserError: The file cannot be read, or holds no configuration.
     """
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        problem = " ".join(str(error).split())  # PyYAML's messages have several lines
-        raise UserError(f"{file}: cannot be read ({problem}); delete the run directory, or give another") from error
+        config = read_yaml(file)
+    except UserError as error:
+        raise UserError(f"{error}; delete the run directory, or give another") from None
     if not isinstance(config, dict):
         raise UserError(f"{file}: is no configuration; delete the run directory, or give another")
     return config

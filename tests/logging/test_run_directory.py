@@ -113,8 +113,8 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, below: str) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"strategy: [seqft\nseed: 0\n", "cannot be read"),
-        (b"strategy: \xff\n", "cannot be read"),
+        (b"strategy: [seqft\nseed: 0\n", "broken YAML"),
+        (b"strategy: \xff\n", "not a text file in UTF-8"),
         (b"", "is no configuration"),
         (b"- seqft\n", "is no configuration"),
     ],
