@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ class StopRequest:
         asked_before, self.requested = self.requested is not None, number
         if asked_before or not self.waits:
             raise Interrupted(number)
-        print("\nstopping after this step; once more stops at once")
+        os.write(2, b"\nstopping after this step; once more stops at once\n")  # print() may be at work itself
 
 
 @contextmanager

@@ -118,7 +118,7 @@ def test_several_seeds_count_by_their_mean(script, asked: list, tmp_path: Path) 
     ("arguments", "message"),
     [
         (["--strategy", "ewcc"], "unknown strategy of a grid 'ewcc': did you mean 'ewc'?"),
-        (["--grids", "grid.yaml"], "grid.yaml: cannot be read"),
+        (["--grids", "grid.yaml"], "grid.yaml: no such file"),
         (["--further", "-1"], "--further of at least 0"),
         (["--model", "tiny-bass"], "did you mean 'tiny-base'?"),
         (["--stream", "test"], "unknown option '--stream'"),
