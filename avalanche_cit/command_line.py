@@ -74,6 +74,8 @@ class ConfigFile(jsonargparse.ActionConfigFile):  # type: ignore[misc]
             parser.error(f"{values}: '{self.dest}' stands in it, but a file of options cannot name another one")
         for name, value in content.items():
             action = parser._option_string_actions.get(f"--{name}")
+            if value is None and action is not None and action.default is not None:
+                raise UserError(f"{values}: '{name}' has no value: give one, or leave it away")
             takes_list = action is not None and (action.nargs in ("+", "*") or isinstance(action.default, list))
             if takes_list and not isinstance(value, list):
                 raise UserError(f"{values}: '{name}' takes a list, such as [{value}]")

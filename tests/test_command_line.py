@@ -115,3 +115,16 @@ def test_a_list_in_a_file_must_be_a_list(tmp_path):
         parser().parse_args(["--config", str(config)])
     config.write_text("seeds: [3, 4]\n")
     assert parser().parse_args(["--config", str(config)]).seeds == [3, 4]
+
+
+def test_an_option_without_a_value_in_a_file(tmp_path):
+    made = Parser()
+    made.add_argument("--config", action=ConfigFile)
+    made.add_argument("--model", type=str, default="tiny-base")
+    made.add_argument("--lr", type=float | None)
+    config = tmp_path / "config.yaml"
+    config.write_text("model:\n")
+    with pytest.raises(UserError, match=r"config.yaml: 'model' has no value: give one, or leave it away$"):
+        made.parse_args(["--config", str(config)])
+    config.write_text("lr: null\n")
+    assert made.parse_args(["--config", str(config)]).lr is None
