@@ -366,3 +366,11 @@ def test_a_file_of_options_that_is_none(plan, folder, content):
     file = folder / "config.yaml"
     file.write_bytes(content)
     assert "config.yaml: " in script_line(plan, ["--config", str(file)])
+
+
+def test_half_a_character_is_no_obstacle_to_a_report(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "altered-run")
+    document = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    (folder / "provenance.json").write_text(json.dumps({**document, "odd": "\ud800"}), encoding="utf-8")
+    write_report([folder], tmp_path / "report.html")
+    assert "odd" in (tmp_path / "report.html").read_text(encoding="utf-8")

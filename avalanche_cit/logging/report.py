@@ -198,7 +198,8 @@ def write_report(run_directories: Sequence[Path], output: Path) -> None:
         chart=charts,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(output, html)
+    # a broken file may hold half a character, which JSON can escape and UTF-8 cannot write
+    write_whole(output, html.encode("utf-8", "replace").decode("utf-8"))
 
 
 def _headline(runs: Sequence[Run]) -> list[Line]:
