@@ -91,6 +91,7 @@ MAY_CHANGE = ("workers", "checkpoint_minutes", "checkpoint_steps")
 SWITCHES = {
     "task0": "evaluate task 0's members too",
     "bf16": "forward passes in bfloat16",
+    "group_by_length": "make training batches of samples of about the same length",
     "gradient_checkpointing": "compute activations anew in the backward pass instead of keeping them",
     "trust_remote_code": "run code that comes with the model",
     "per_sample": "estimate importance per sample (slow) or per batch",
@@ -148,6 +149,8 @@ class RunConfig:
         image_encoder: vision_tower, or open_clip:NAME_OR_FOLDER[:PRETRAINED].
         text_encoder: token_embedding, or sentence_transformers:NAME_OR_FOLDER.
         bf16: Run forward passes in bfloat16.
+        group_by_length: Make training batches of samples of about the same length, so that less is padded; not with
+            replay.
         dtype: Data type of the model's weights.
         quantization: 4bit or 8bit, by bitsandbytes: the frozen weights of a model that LoRA adapters are tuned on.
         gradient_checkpointing: Compute activations anew in the backward pass instead of keeping them.
@@ -203,6 +206,7 @@ class RunConfig:
     image_encoder: str = "vision_tower"
     text_encoder: str = "token_embedding"
     bf16: bool = False
+    group_by_length: bool = False
     dtype: str = "float32"
     quantization: str | None = None
     gradient_checkpointing: bool = False

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from avalanche.benchmarks import CLScenario
-from avalanche.evaluation.metrics import loss_metrics
 from avalanche.training.determinism.rng_manager import RNGManager
 from avalanche.training.plugins import EvaluationPlugin
 from datasets import Dataset
@@ -25,6 +24,7 @@ from avalanche_cit.benchmarks.scenario import instruction_benchmark, task_name
 from avalanche_cit.benchmarks.task import Task
 from avalanche_cit.building import load_model, load_tasks, make_strategy, say_what_is_new, without_bad
 from avalanche_cit.errors import UserError
+from avalanche_cit.evaluation.loss import loss_metrics
 from avalanche_cit.evaluation.matrix_file import MatrixFile
 from avalanche_cit.evaluation.text_score import ForgettingMatrix
 from avalanche_cit.logging.examples import choose_examples, picture_file, read_examples

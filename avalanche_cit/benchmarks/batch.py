@@ -65,6 +65,7 @@ class InstructionBatch:
         inputs: Text tensors of the training forward pass, each (B, ...).
         prompt_inputs: Text tensors to generate from, each (B, ...).
         labels: (B, L) token ids, `IGNORED` everywhere but on answer and end tokens.
+        answer_tokens: How many of the labels of each sample are not `IGNORED`, known without asking a device.
     """
 
     tasks: list[Task]
@@ -75,6 +76,7 @@ class InstructionBatch:
     inputs: TextInputs
     prompt_inputs: TextInputs
     labels: Tensor
+    answer_tokens: list[int]
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -94,7 +96,7 @@ class InstructionBatch:
 
     def select(self, samples: Sequence[int]) -> InstructionBatch:
         """Return the batch of some of its samples, in the order asked for; text stays padded as it is."""
-        index = torch.tensor(list(samples), device=self.labels.device)
+        index = torch.tensor(list(samples)).to(self.labels.device, non_blocking=True)
         return InstructionBatch(
             tasks=[self.tasks[i] for i in samples],
             rows=[self.rows[i] for i in samples],
@@ -104,6 +106,7 @@ class InstructionBatch:
             inputs={name: tensor.index_select(0, index) for name, tensor in self.inputs.items()},
             prompt_inputs={name: tensor.index_select(0, index) for name, tensor in self.prompt_inputs.items()},
             labels=self.labels.index_select(0, index),
+            answer_tokens=[self.answer_tokens[i] for i in samples],
         )
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> InstructionBatch:

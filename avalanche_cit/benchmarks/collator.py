@@ -80,6 +80,7 @@ class InstructionCollator(ABC):
             inputs=inputs,
             prompt_inputs=prompt_inputs,
             labels=labels,
+            answer_tokens=(labels != IGNORED).sum(dim=1).tolist(),
         )
         return [batch, labels, task_ids]
 

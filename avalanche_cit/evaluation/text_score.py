@@ -1,6 +1,6 @@
 """The plugin metric that generates, scores and fills the forgetting matrix.
 
-Each (row, task) cell is generated once; every other number derives from the matrix.
+Each (row, task) cell is answered once; every other number derives from the matrix.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from avalanche.evaluation.metric_results import MetricValue
 from avalanche.evaluation.metric_utils import get_metric_name, stream_type
 from avalanche.evaluation.metrics.forgetting_bwt import Forgetting
 
-from avalanche_cit.benchmarks.batch import InstructionBatch
 from avalanche_cit.benchmarks.scenario import task_name
 from avalanche_cit.errors import UserError
+from avalanche_cit.evaluation.answers import CellAnswers, Texts, weights_of
 from avalanche_cit.evaluation.cell import score_cell
 from avalanche_cit.evaluation.matrix_file import Cells, MatrixFile
 from avalanche_cit.evaluation.predictions_file import digest_of
 from avalanche_cit.evaluation.scores import get_score
 from avalanche_cit.whole_file import whole_file
+
+_PARTIAL = ".partial"
 
 
 class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
@@ -35,11 +37,15 @@ class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
     each evaluated experience, ``Score_Exp``, ``ExperienceForgetting`` and ``ExperienceBWT``, and for each evaluated
     stream ``Score_Stream``, ``StreamForgetting`` and ``StreamBWT`` (first minus last, Avalanche's convention).
 
+    Identical questions of a task are answered once, and where a model has experts, answers of an earlier row are taken
+    over from experts that have not changed since; see `CellAnswers`.
+
     Args:
         benchmark: The scenario; gives the columns and their scores.
         stream: The stream that fills the matrix, ``"test"`` or ``"validation"``. Task 0's test stream always does,
             beside ``"test"``.
-        predictions: A folder for ``<row>/<task>.jsonl`` with every answer; None keeps none.
+        predictions: A folder for ``<row>/<task>.jsonl`` with every answer, in the data's order; None keeps none. What
+            has been answered of a cell that is not complete stands in ``<row>/<task>.jsonl.partial``.
 
     Raises:
         UserError: A task names a score that does not exist.
@@ -68,7 +74,9 @@ class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
         self._cells: dict[tuple[str, str], float] = {}
         self._others: dict[str, dict[tuple[str, str], float]] = {}
         self._forgetting = Forgetting()
-        self._answers: list[dict[str, Any]] = []
+        self._cell: CellAnswers | None = None
+        self._weights: dict[int | None, str] = {}
+        self._known: dict[str, Texts] = {}
         self._stream: dict[str, float] = {}
         self._open = False
         self._continues = False
@@ -102,7 +110,7 @@ class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
 
     def reset(self) -> None:
         """Forget the answers collected in the experience being evaluated."""
-        self._answers = []
+        self._cell = None
 
     def before_training_exp(self, strategy: Any) -> None:
         """Begin the row of the task that is trained now."""
@@ -116,34 +124,39 @@ class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
             self._stream = {}
             self._forgetting.reset_last()
         self._open, self._continues = True, False
+        self._weights = weights_of(strategy.model)
 
     def before_eval_exp(self, strategy: Any) -> None:
         """Begin a cell."""
         self.reset()
+        if stream_type(strategy.experience) in self.streams:
+            task = strategy.experience.dataset[0][0].task.name
+            self._cell = CellAnswers(strategy, self._weights, self._known.get(task), self._partial_file(task))
 
     def after_eval_iteration(self, strategy: Any) -> None:
-        """Generate the answers of one mini-batch."""
-        if stream_type(strategy.experience) not in self.streams:
-            return
-        batch: InstructionBatch = strategy.mb_x
-        answers: list[dict[str, Any]] = [{"prediction": text} for text in strategy.model.generate(batch)]
-        if strategy.model.router is not None:
-            answers = routed_answers(strategy.model, batch, answers)
-        for answer, prompt, row in zip(answers, batch.prompts, batch.rows, strict=True):
-            self._answers.append({**row, "prompt": prompt, **answer})
+        """Have one mini-batch answered."""
+        if self._cell is not None:
+            self._cell.take(strategy.mb_x)
 
     def after_eval_exp(self, strategy: Any) -> list[MetricValue]:
         """Score the answers of the cell and put it into the matrix."""
-        if stream_type(strategy.experience) not in self.streams:
+        if self._cell is None:
             return []
         task = strategy.experience.dataset[0][0].task
         cell = (self.row, task.name)
-        result = score_cell(task.score, self._answers)
+        answers = self._cell.finish()
+        if strategy.model.router is not None:
+            self._known[task.name] = self._cell.texts
+        self.reset()
+        result = score_cell(task.score, answers)
         self._cells[cell] = result.corpus
         for name, number in result.others.items():
             self._others.setdefault(name, {})[cell] = number
         if self.predictions is not None:
-            _write_answers(_answers_file(self.predictions, *cell), self._answers, result.per_sample)
+            _write_answers(_answers_file(self.predictions, *cell), answers, result.per_sample)
+        partial = self._partial_file(task.name)
+        if partial is not None:
+            partial.unlink(missing_ok=True)
         self._stream[task.name] = result.corpus
         return self._exp_values(strategy, task.name, result.corpus)
 
@@ -187,7 +200,7 @@ class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a `state_dict`. Answers of cells that are not in it are removed.
+        """Take over a `state_dict`. Answers of cells that are complete and not in it are removed.
 
         Raises:
             UserError: The answers of a cell that is in it are gone.
@@ -228,22 +241,11 @@ class ForgettingMatrix(PluginMetric[float]):  # type: ignore[misc]
             for name, value in values.items()
         ]
 
+    def _partial_file(self, task: str) -> Path | None:
+        return None if self.predictions is None else _partial(_answers_file(self.predictions, self.row, task))
+
     def _table(self, cells: dict[tuple[str, str], float]) -> Cells:
         return [[cells.get((row, task)) for task in self.tasks] for row in self.rows]
-
-
-def routed_answers(model: Any, batch: InstructionBatch, answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add what a model with experts chose for each sample, what was right, and the answer of the right expert."""
-    chosen, right = list(model.router.chosen), model.router.right(batch)
-    routes: list[dict[str, Any]] = [{"expert": expert, "right": None} for expert in chosen]
-    if right is not None:
-        oracle = [answer["prediction"] for answer in answers]
-        if chosen != right:
-            with model.router.oracle():
-                oracle = model.generate(batch)
-        for route, own, text in zip(routes, right, oracle, strict=True):
-            route.update(right=own, oracle=text)
-    return [answer | route for answer, route in zip(answers, routes, strict=True)]
 
 
 def _listed(cells: dict[tuple[str, str], float]) -> list[tuple[str, str, float]]:
@@ -251,10 +253,11 @@ def _listed(cells: dict[tuple[str, str], float]) -> list[tuple[str, str, float]]
 
 
 def _cut_back(predictions: Path, cells: Iterable[tuple[str, str]]) -> None:
-    """Remove the answers of all other cells, and check that those of these are there."""
+    """Remove the answers of all other cells that are complete, and check that those of these are there."""
     known = {_answers_file(predictions, row, task) for row, task in cells}
+    done = {_partial(file) for file in known}
     for file in predictions.glob("*/*"):
-        if file not in known:
+        if file not in known and (file.suffix != _PARTIAL or file in done):
             file.unlink()
     for file in known:
         if not file.exists():
@@ -263,6 +266,10 @@ def _cut_back(predictions: Path, cells: Iterable[tuple[str, str]]) -> None:
 
 def _answers_file(predictions: Path, row: str, task: str) -> Path:
     return predictions / row / f"{task}.jsonl"
+
+
+def _partial(file: Path) -> Path:
+    return file.with_name(file.name + _PARTIAL)
 
 
 def _write_answers(file: Path, answers: list[dict[str, Any]], scores: list[float]) -> None:

@@ -171,6 +171,7 @@ class Router:
         self.learning: int | None = None
         self.chosen: list[int] = []
         self._oracle = False
+        self._told: list[int] | None = None
         model.hf.set_submodule(name, self.projection)
         model.router = self
 
@@ -196,7 +197,9 @@ class Router:
     def choose(self, batch: InstructionBatch) -> list[int]:
         """Choose the expert of each sample, and keep the choice at `chosen`."""
         right = self.right(batch)
-        if self.learning is not None and self.model.training:
+        if self._told is not None:
+            chosen = self._told
+        elif self.learning is not None and self.model.training:
             chosen = [self.learning] * len(batch)
         elif self._oracle and right is not None:
             chosen = right
@@ -220,6 +223,15 @@ class Router:
             yield
         finally:
             self._oracle = False
+
+    @contextmanager
+    def told(self, experts: Sequence[int]) -> Iterator[None]:
+        """Give the samples of one batch these experts."""
+        self._told = list(experts)
+        try:
+            yield
+        finally:
+            self._told = None
 
     @torch.no_grad()
     def queries(self, batch: InstructionBatch) -> tuple[Tensor, Tensor]:

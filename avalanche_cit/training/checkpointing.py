@@ -56,7 +56,8 @@ def save_checkpoint(strategy: InstructionTuning, folder: str | Path) -> None:
         folder: Where its checkpoints are, and of no other strategy.
 
     Raises:
-        UserError: The disk is full, or the folder cannot be written; what was saved before is left as it was.
+        UserError: A loss or a weight is NaN or infinite, the disk is full, or the folder cannot be written; what was
+            saved before is left as it was.
 
     Example:
         >>> strategy, trained = maybe_load_checkpoint(strategy, "checkpoints")
@@ -67,6 +68,8 @@ def save_checkpoint(strategy: InstructionTuning, folder: str | Path) -> None:
     """
     if strategy.continue_at is not None:  # nothing has been trained since it was loaded
         return
+    strategy.catch_up()
+    _refuse_lost_weights(strategy)
     plugins, metrics, lost = _parts(strategy)
     if lost:
         names = ", ".join(dict.fromkeys(lost))
@@ -182,6 +185,16 @@ class CheckpointPlugin(SupervisedPlugin):  # type: ignore[misc]
             save_checkpoint(strategy, self.folder)
         else:
             folder.write_evaluation(_states(_parts(strategy)[1]))
+
+
+def _refuse_lost_weights(strategy: InstructionTuning) -> None:
+    """Refuse to save weights that a step has made NaN or infinite, which its loss does not show yet."""
+    for name, weight in strategy.model.trainable_state().items():
+        if not weight.isfinite().all():
+            raise UserError(
+                f"after {strategy.clock.train_iterations} optimizer steps the weight '{name}' is NaN or infinite; "
+                "lower the learning rate or a penalty's lambda"
+            )
 
 
 def _parts(strategy: InstructionTuning) -> tuple[dict[str, Resumable], dict[str, Resumable], list[str]]:

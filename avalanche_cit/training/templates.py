@@ -14,15 +14,18 @@ import torch
 from avalanche.benchmarks.utils.data_loader import SingleDatasetDataLoader
 from avalanche.core import SupervisedPlugin
 from avalanche.training.determinism.rng_manager import RNGManager
-from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from avalanche_cit.benchmarks.batch import IGNORED
+from avalanche_cit.benchmarks.questions import Questions, text_lengths
 from avalanche_cit.errors import UserError
 from avalanche_cit.models.lmm import LMM
 from avalanche_cit.training.batches import explained_loading
 from avalanche_cit.training.checkpointing import CheckpointPlugin, Place
+from avalanche_cit.training.pending import PendingNumbers
 from avalanche_cit.training.update import AccumulatedUpdate
 
 
@@ -64,6 +67,8 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         eval_mb_size: Samples per batch of generation; None for `train_mb_size`.
         max_grad_norm: Gradients are clipped to this norm; None for no clipping.
         bf16: Run forward passes under bfloat16 autocast.
+        group_by_length: Make training batches of samples of about the same length, as Hugging Face's trainer does, so
+            that less is padded. Batches are less mixed for it.
         eval_loss: Also compute the loss in evaluation (about as dear as generating); without it loss metrics of
             evaluation read NaN.
         reset_optimizer: Start every experience with a fresh optimizer state, as separate runs of tuning would.
@@ -75,9 +80,10 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         in_training: Whether `train` is at work, which may evaluate too (Avalanche's `eval_every`).
         in_epochs: Whether an experience has been begun and its epochs have not ended.
         continue_at: Where the next training goes on, if a checkpoint that stopped inside an experience was loaded.
+        questions: What the experience that is evaluated asks, and in which order its samples come.
 
     Raises:
-        UserError: A size or rate is out of its range.
+        UserError: A size or rate is out of its range, or lengths are to be grouped where batches come from a replay.
 
     Example:
         >>> strategy = SeqFT(model=LMM.from_pretrained("tiny-base"), train_epochs=3)
@@ -100,6 +106,7 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         eval_mb_size: int | None = None,
         max_grad_norm: float | None = 1.0,
         bf16: bool = False,
+        group_by_length: bool = False,
         eval_loss: bool = True,
         reset_optimizer: bool = True,
         seed: int = 0,
@@ -115,15 +122,21 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
                 raise UserError(f"{name} is {number}: it must be above 0")
         if micro_batch_size is not None and micro_batch_size <= 0:
             raise UserError(f"micro_batch_size is {micro_batch_size}: it must be above 0")
+        if group_by_length and any(isinstance(plugin, ReplayPlugin) for plugin in plugins or ()):
+            raise UserError("group_by_length does not go with replay, which mixes its batches in a way of its own")
         self.micro_batch_size = micro_batch_size
         self.max_grad_norm = max_grad_norm
         self.bf16 = bf16
+        self.group_by_length = group_by_length
         self.eval_loss = eval_loss
         self.reset_optimizer = reset_optimizer
         self.seed = seed
         self.in_training = False
         self.in_epochs = False
         self.continue_at: Place | None = None
+        self.pending = PendingNumbers()
+        self.questions = Questions([], [])
+        self._questions_of: dict[int, tuple[Any, Questions]] = {}
         model.to(device)
         super().__init__(
             model=model,
@@ -149,6 +162,12 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
             return super().train(*args, **kwargs)
         finally:
             self.in_training = False
+            self.pending.clear()
+
+    def eval(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate as Avalanche's strategies do; what training has logged by then comes before."""
+        self.catch_up()
+        return super().eval(*args, **kwargs)
 
     def _before_training_exp(self, **kwargs: Any) -> None:
         number = self.experience.current_experience
@@ -206,15 +225,36 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         self, num_workers: int = 0, shuffle: bool = True, drop_last: bool = False, **kwargs: Any
     ) -> None:
         """Build a plain shuffled loader: tasks keep their natural shares, nothing is oversampled."""
+        order: dict[str, Any] = {"shuffle": shuffle}
+        if self.group_by_length and shuffle:
+            lengths = text_lengths(self.adapted_dataset)
+            order = {"sampler": LengthGroupedSampler(self.train_mb_size, lengths=lengths)}
         self.dataloader = self._loader(
-            self.adapted_dataset, self.train_mb_size, num_workers, shuffle=shuffle, drop_last=drop_last
+            self.adapted_dataset, self.train_mb_size, num_workers, drop_last=drop_last, **order
         )
 
-    def make_eval_dataloader(self, num_workers: int = 0, shuffle: bool = False, **kwargs: Any) -> None:
-        """Build a loader that draws nothing from the global random state: evaluating changes no training."""
+    def make_eval_dataloader(self, num_workers: int = 0, **kwargs: Any) -> None:
+        """Build a loader in the order of `questions`.
+
+        It draws nothing from the global random state: evaluating changes no training.
+        """
+        self.questions = self._read_questions()
         self.dataloader = self._loader(
-            self.adapted_dataset, self.eval_mb_size, num_workers, shuffle=shuffle, generator=torch.Generator()
+            self.adapted_dataset,
+            self.eval_mb_size,
+            num_workers,
+            sampler=self.questions.order,
+            generator=torch.Generator(),
         )
+
+    def _read_questions(self) -> Questions:
+        """Read the questions of the experience, once for all evaluations."""
+        dataset = self.experience.dataset
+        known, questions = self._questions_of.get(id(dataset), (None, None))
+        if known is not dataset or questions is None:
+            questions = Questions.of(self.adapted_dataset)
+            self._questions_of[id(dataset)] = dataset, questions
+        return questions
 
     def plain_loader(self, dataset: Any, batch_size: int) -> SingleDatasetDataLoader:
         """Return a loader for a plugin's own pass over data: in order, and drawing nothing at random."""
@@ -261,10 +301,14 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
 
 
 def adamw(model: LMM, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """Build AdamW over the trainable weights in two groups: matrices decay, norms and biases do not."""
+    """Build AdamW over the trainable weights in two groups: matrices decay, norms and biases do not.
+
+    For a model on a GPU a step is one fused kernel, and its counters stay there too.
+    """
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     groups = [
         {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": weight_decay},
         {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
+    fused = any(weight.is_cuda for weight in model.parameters())
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=fused or None)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from avalanche_cit.benchmarks.batch import IGNORED, MiniBatch
+from avalanche_cit.benchmarks.batch import MiniBatch
 from avalanche_cit.benchmarks.scenario import task_name
 from avalanche_cit.errors import UserError
+from avalanche_cit.evaluation.loss import asks_every_step
 from avalanche_cit.models.out_of_memory import halving
 from avalanche_cit.training.batches import batches
+from avalanche_cit.training.pending import PendingNumbers
+
+FETCH_EVERY = 50
+"""Optimizer steps after which their numbers are fetched from the device, if nothing has asked for them before."""
 
 
 class AccumulatedUpdate:
@@ -19,15 +25,26 @@ class AccumulatedUpdate:
 
     The loss of a micro-batch counts by its share of the batch's answer tokens, so cutting a batch into micro-batches
     changes memory and nothing else. Whatever plugins add to the loss before ``backward`` is weighted alike. Where
-    memory runs out, the step is begun anew with micro-batches of half the size, which are kept from then on. A loss or
-    gradient that is NaN or infinite ends the training before it reaches the weights.
+    memory runs out, the step is begun anew with micro-batches of half the size, which are kept from then on.
+
+    No step waits for the device. Its numbers stay there until `catch_up`, which is called every `FETCH_EVERY` steps, at
+    the end of every epoch, before an evaluation and before a checkpoint is written; after every step where one of
+    Avalanche's own metrics asks for the loss then. A loss or gradient that is NaN or infinite ends the training there,
+    and the error names the first step that it came up in. The weights may be lost by then, but no checkpoint was made
+    of them: what the last one holds is finite.
+
+    Attributes:
+        micro_batch_size: Samples per forward pass; None for all at once.
+        pending: The numbers of the steps since the last time.
     """
 
     micro_batch_size: int | None
+    pending: PendingNumbers
 
     def training_epoch(self: Any, **kwargs: Any) -> None:
         """Train on every mini-batch of the data loader once; on those that are left, where an epoch is continued."""
         seed = (self.seed, self.experience.current_experience, self.clock.train_exp_epochs)
+        eager = asks_every_step(self.evaluator.metrics)
         for batch in batches(self.dataloader, seed, skip=self.clock.train_epoch_iterations):
             if self._stop_training:
                 break
@@ -39,34 +56,42 @@ class AccumulatedUpdate:
             total = halving(gradients, self.micro_batch_size or len(whole[0]))
             self.mbatch, self.loss = whole, total
             self._after_backward(**kwargs)
-            norm = None
+            numbers = [total]
             if self.max_grad_norm is not None:
-                norm = nn.utils.clip_grad_norm_(self._optimized_weights(), self.max_grad_norm)
-            self._stop_unless_finite(whole, total, norm)
+                numbers.append(nn.utils.clip_grad_norm_(self._optimized_weights(), self.max_grad_norm))
+            samples = [row["id"] for row in whole[0].rows]
+            self.pending.add(partial(self._stop_unless_finite, self.clock.train_iterations, samples), *numbers)
             self._before_update(**kwargs)
             self.optimizer_step()
             self._after_update(**kwargs)
+            if eager:
+                self.catch_up()
             self._after_training_iteration(**kwargs)
+            if self.clock.train_iterations % FETCH_EVERY == 0:
+                self.catch_up()
+        self.catch_up()
 
-    def _stop_unless_finite(self: Any, batch: MiniBatch, loss: Tensor, norm: Tensor | None) -> None:
-        """Refuse a step that would put NaN into the weights, which no later step could mend.
-
-        This waits for the device once per optimizer step, just before the update.
+    def catch_up(self: Any) -> None:
+        """Fetch the numbers of the steps so far: log them, and stop if one of them is no number.
 
         Raises:
-            UserError: The loss, or the norm of the gradients where they are clipped, is NaN or infinite.
+            UserError: The loss of a step, or the norm of its gradients where they are clipped, is NaN or infinite.
         """
-        finite = loss.isfinite().all()
-        if norm is not None:
-            finite &= norm.isfinite().to(finite.device)
-        if finite.item():
+        if not self.pending:
+            return
+        try:
+            self.pending.fetch()
+        finally:
+            self.evaluator.after_catching_up(self)  # a callback like any other: the loggers take what was published
+
+    def _stop_unless_finite(self: Any, step: int, samples: list[str], loss: float, norm: float | None = None) -> None:
+        if math.isfinite(loss) and (norm is None or math.isfinite(norm)):
             return
         task = task_name(self.adapted_dataset) or "joint"
-        gradients = "" if norm is None else f", the norm of the gradients {norm.item()}"
-        samples = ", ".join(str(row["id"]) for row in batch[0].rows)
+        gradients = "" if norm is None else f", the norm of the gradients {norm}"
         raise UserError(
-            f"task '{task}', training iteration {self.clock.train_iterations}: the loss is {loss.item()}{gradients}; "
-            f"lower the learning rate or a penalty's lambda, or look at the samples of this mini-batch: {samples}"
+            f"task '{task}', training iteration {step}: the loss is {loss}{gradients}; lower the learning rate or a "
+            f"penalty's lambda, or look at the samples of this mini-batch: {', '.join(samples)}"
         )
 
     def _gradients(self: Any, whole: MiniBatch, size: int, **kwargs: Any) -> Tensor:
@@ -94,7 +119,6 @@ def micro_batches(batch: MiniBatch, size: int | None) -> list[tuple[MiniBatch, f
     x, y, task_ids = batch
     if size is None or len(x) <= size:
         return [(batch, 1.0)]
-    answer = y != IGNORED
-    total = int(answer.sum())
-    parts = zip(x.split(size), y.split(size), task_ids.split(size), answer.split(size), strict=True)
-    return [([px, py, pt], int(pa.sum()) / total) for px, py, pt, pa in parts]
+    total = sum(x.answer_tokens)
+    parts = zip(x.split(size), y.split(size), task_ids.split(size), strict=True)
+    return [([px, py, pt], sum(px.answer_tokens) / total) for px, py, pt in parts]

@@ -267,6 +267,8 @@ OPTIONS: dict[str, Make] = {
     "one group": with_optimizer(torch.optim.AdamW),
     "optimizer goes on": with_optimizer(torch.optim.Adam, reset_optimizer=False),
     "micro-batches": of(Replay, micro_batch_size=3, **SAMPLES_OF_REPLAY),
+    "grouped by length": of(SeqFT, group_by_length=True),
+    "fused AdamW": with_optimizer(lambda weights, lr: torch.optim.AdamW(weights, lr=lr, fused=True)),
     "dropout": with_dropout,
     "lora": loaded_as(lora=lora()),
     "float64": loaded_as(dtype=torch.float64),

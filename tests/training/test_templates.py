@@ -2,16 +2,22 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from avalanche.benchmarks import CLScenario
 from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import EvaluationPlugin
 
+from avalanche_cit.benchmarks.questions import text_lengths
 from avalanche_cit.errors import UserError
+from avalanche_cit.evaluation.loss import loss_metrics
 from avalanche_cit.models import LMM, VisionFeatures
-from avalanche_cit.training import SeqFT
+from avalanche_cit.training import JointFT, Replay, SeqFT, update
+from avalanche_cit.training.checkpoint_file import CheckpointFolder
+from avalanche_cit.training.checkpointing import CheckpointPlugin
 
 Snapshot = Callable[[torch.nn.Module], dict[str, torch.Tensor]]
 
@@ -268,34 +274,75 @@ def test_a_misspelled_option_is_refused(load: Callable[..., LMM]) -> None:
 # ---- what is no number ----
 
 
-def finite(model: LMM) -> bool:
-    return all(bool(weight.isfinite().all()) for weight in model.parameters())
+class Poison(SupervisedPlugin):
+    """Makes a weight NaN once so many steps of a training are over."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        if strategy.clock.train_exp_iterations == self.steps:
+            with torch.no_grad():
+                next(weight for weight in strategy.model.trainable_state().values()).view(-1)[0] = float("nan")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
 
 
-@pytest.mark.parametrize("options", [{}, {"max_grad_norm": None}, {"micro_batch_size": 3}])
-def test_a_loss_that_is_no_number_stops_before_the_weights(
-    load: Callable[..., LMM], benchmark: CLScenario, snapshot: Snapshot, record: Any, options: dict[str, Any]
+class PoisonAfter(Poison):
+    """Makes it NaN behind the last step."""
+
+    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        pass
+
+    def after_update(self, strategy: Any, **kwargs: Any) -> None:
+        super().before_training_iteration(strategy)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_grad_norm": None}, {"micro_batch_size": 2}])
+@pytest.mark.parametrize(("fetch_every", "steps"), [(3, 3), (50, 4)])
+def test_a_loss_that_is_no_number_stops_at_the_next_fetch_and_names_its_step(
+    load: Callable[..., LMM],
+    benchmark: CLScenario,
+    record: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    fetch_every: int,
+    steps: int,
 ) -> None:
-    model = load()
-    strategy = SeqFT(model=model, train_mb_size=8, plugins=[record], **options)
-    strategy.train(benchmark.train_stream[0])
-    poisoned = next(weight for weight in model.trainable_state().values())
-    with torch.no_grad():
-        poisoned.view(-1)[0] = float("nan")
-    before = snapshot(model)
+    """It comes up in the second of four steps."""
+    monkeypatch.setattr(update, "FETCH_EVERY", fetch_every)
+    strategy = SeqFT(model=load(), train_mb_size=4, plugins=[Poison(1), record], **options)
 
     with pytest.raises(UserError) as caught:
-        strategy.train(benchmark.train_stream[1])
+        strategy.train(benchmark.train_stream[0])
 
     said = str(caught.value)
-    assert said.startswith("task 'shape', training iteration 2: the loss is nan")
-    assert ("the norm of the gradients" in said) == ("max_grad_norm" not in options)
-    samples = said.split("look at the samples of this mini-batch: ")[1].split(", ")
-    assert len(set(samples)) == 8
-    assert {name.rsplit("-", 1)[0] for name in samples} == {"shape-train"}
-    assert len(record.ids) == 2  # no step was made of it
-    after = snapshot(model)
-    assert all(torch.equal(before[name].nan_to_num(7), after[name].nan_to_num(7)) for name in before)
+    assert said.startswith("task 'colour', training iteration 1: the loss is nan")
+    assert ("the norm of the gradients nan" in said) == ("max_grad_norm" not in options)
+    assert said.split("look at the samples of this mini-batch: ")[1].split(", ") == record.ids[1]
+    assert len(record.ids) == steps
+
+
+def test_no_checkpoint_holds_weights_that_are_no_numbers(
+    load: Callable[..., LMM], benchmark: CLScenario, tmp_path: Path
+) -> None:
+    """Neither those that a loss tells of, which has not been fetched, nor those that no loss has been computed of."""
+    for poison, said in ((Poison(1), "training iteration 1: the loss is nan"), (PoisonAfter(2), "is NaN or infinite")):
+        folder = tmp_path / type(poison).__name__
+        plugins = [poison, CheckpointPlugin(folder, every_steps=1)]
+        strategy = SeqFT(model=load(), train_mb_size=4, plugins=plugins)
+
+        with pytest.raises(UserError, match=said):
+            strategy.train(benchmark.train_stream[0])
+
+        checkpoint = CheckpointFolder(folder).read()
+        assert checkpoint is not None
+        assert all(bool(weight.isfinite().all()) for weight in checkpoint.training["weights"].values())
 
 
 def test_an_absurd_learning_rate_ends_in_one_line(load: Callable[..., LMM], benchmark: CLScenario) -> None:
@@ -314,13 +361,48 @@ class Steep(SupervisedPlugin):
         strategy.loss += (weight - weight.detach()).sqrt().sum()
 
 
-def test_a_gradient_that_is_no_number_stops_before_the_weights(
-    load: Callable[..., LMM], benchmark: CLScenario, snapshot: Snapshot
-) -> None:
-    model = load()
-    before = snapshot(model)
-    strategy = SeqFT(model=model, train_mb_size=8, plugins=[Steep()])
-    with pytest.raises(UserError, match=r"the loss is [\d.]+, the norm of the gradients (nan|inf);"):
+def test_a_gradient_that_is_no_number_is_named_too(load: Callable[..., LMM], benchmark: CLScenario) -> None:
+    strategy = SeqFT(model=load(), train_mb_size=8, plugins=[Steep()])
+    with pytest.raises(UserError, match=r"iteration 0: the loss is [\d.]+, the norm of the gradients (nan|inf);"):
         strategy.train(benchmark.train_stream[0])
-    after = snapshot(model)
-    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_next_training_starts_without_the_numbers_of_one_that_failed(
+    load: Callable[..., LMM], benchmark: CLScenario
+) -> None:
+    class Failing(SupervisedPlugin):
+        def after_update(self, strategy: Any, **kwargs: Any) -> None:
+            raise ZeroDivisionError
+
+    strategy = SeqFT(
+        model=load(), train_mb_size=8, plugins=[Failing()], evaluator=EvaluationPlugin(*loss_metrics(minibatch=True))
+    )
+    with pytest.raises(ZeroDivisionError):
+        strategy.train(benchmark.train_stream[0])
+    assert len(strategy.pending) == 0
+
+
+# ---- batches of samples of about the same length ----
+
+
+def test_grouping_by_length_pads_less(load: Callable[..., LMM], benchmark: CLScenario, record: Any) -> None:
+    """Every sample still comes once an epoch, in another order each time."""
+    data = [experience.dataset for experience in benchmark.train_stream]
+    names = [dataset[i][0].row["id"] for dataset in data for i in range(len(dataset))]
+    lengths = dict(zip(names, [length for dataset in data for length in text_lengths(dataset)], strict=True))
+    spread = {}
+    for grouped in (False, True):
+        record.ids.clear()
+        strategy = JointFT(model=load(), train_mb_size=2, train_epochs=2, group_by_length=grouped, plugins=[record])
+        strategy.train(benchmark.train_stream)
+        epochs = [[name for batch in record.ids[i : i + 18] for name in batch] for i in (0, 18)]
+        assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(names)
+        assert epochs[0] != epochs[1]
+        spread[grouped] = sum(abs(lengths[batch[0]] - lengths[batch[1]]) for batch in record.ids)
+
+    assert spread[True] < 0.6 * spread[False]
+
+
+def test_replay_mixes_its_batches_itself(load: Callable[..., LMM]) -> None:
+    with pytest.raises(UserError, match="group_by_length does not go with replay"):
+        Replay(model=load(), memory_size=4, group_by_length=True)

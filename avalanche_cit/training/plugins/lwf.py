@@ -74,8 +74,8 @@ class LwFPlugin(SupervisedPlugin):  # type: ignore[misc]
         """Add the penalty of the micro-batch to the loss."""
         if not self._teacher:
             return
-        places = (strategy.mb_y != IGNORED).nonzero(as_tuple=True)
-        tokens = len(places[0])
+        tokens = sum(strategy.mb_x.answer_tokens)
+        places = answer_places(strategy.mb_y, tokens)
         teacher, student = self._teacher_logits(strategy), strategy.mb_output
         divergence = distillation(
             teacher.transpose(1, 2)[places], student.transpose(1, 2)[places], temperature=self.temperature
@@ -88,7 +88,7 @@ class LwFPlugin(SupervisedPlugin):  # type: ignore[misc]
     def after_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Log the penalty of the whole batch."""
         if self._penalties:
-            log_penalty(self, strategy, float(torch.stack(self._penalties).sum()) / self._tokens)
+            log_penalty(self, strategy, torch.stack(self._penalties).sum(), self._tokens)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Make the model its own teacher."""
@@ -121,6 +121,23 @@ class LwFPlugin(SupervisedPlugin):  # type: ignore[misc]
             logits = torch.func.functional_call(strategy.model, self._teacher, (strategy.mb_x,))
         copied: Tensor = logits.to(strategy.mb_output.dtype)
         return copied
+
+
+def answer_places(labels: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
+    """Return rows and columns of the labels that are not `IGNORED`, each (N,), without waiting for the device.
+
+    Args:
+        labels: (B, L).
+        tokens: N, how many there are.
+
+    Example:
+        >>> answer_places(torch.tensor([[IGNORED, 7], [5, IGNORED]]), 2)
+        (tensor([0, 1]), tensor([1, 0]))
+    """
+    # a stable sort puts them first, in their order; to look for them would be to wait for their number
+    flat = (labels != IGNORED).flatten().to(torch.int8).argsort(descending=True, stable=True)[:tokens]
+    width = labels.shape[1]
+    return flat // width, flat % width
 
 
 def distillation(teacher: Tensor, student: Tensor, *, temperature: float = 1.0) -> Tensor:

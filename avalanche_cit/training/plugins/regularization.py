@@ -99,9 +99,11 @@ class RegularizationPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.anchor: list[Tensor] = []
         self.owner: list[Tensor] = []
         self._weighted: list[Tensor] = []
+        self._weights: list[nn.Parameter] = []  # looked up once per task
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Learn task 0 before the first task; weight the importance for the task that begins."""
+        self._weights = []
         if self.tasks:  # which may have been loaded, and not to where the weights are
             weights = self._own_weights(strategy)
             self.omega, self.anchor, self.owner = (
@@ -120,17 +122,17 @@ class RegularizationPlugin(SupervisedPlugin):  # type: ignore[misc]
         """Add the penalty to the loss and its gradient to the gradients."""
         if not self.tasks:
             return
-        weights = self._own_weights(strategy)
+        weights = self._weights = self._weights or self._own_weights(strategy)
         value = torch.zeros((), device=strategy.device, dtype=torch.float64 if _double(weights) else torch.float32)
         omega = self._weighted or self.omega
         for part in _chunks(weights):
             value += _pull(weights[part], self.anchor[part], omega[part], self.lambda_)
         strategy.loss += value.to(strategy.loss.dtype)
-        log_penalty(self, strategy, float(value))
+        log_penalty(self, strategy, value)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Estimate the importance of the weights to the task that has ended."""
-        self._weighted = []
+        self._weighted, self._weights = [], []
         self._learn(strategy, strategy.experience)
 
     def state_dict(self) -> dict[str, Any]:
