@@ -19,6 +19,7 @@ from avalanche_cit.evaluation.scores import get_score
 from avalanche_cit.models.frozen_prefix import VisionFeatures
 from avalanche_cit.models.lmm import LMM
 from avalanche_cit.models.plain_options import family_of, lora_config, quantization_config
+from avalanche_cit.processes import Processes
 from avalanche_cit.run_config import STRATEGIES, RunConfig
 from avalanche_cit.similarity import SeenTasks, TextEncoder, embedding_cache, make_image_encoder, make_text_encoder
 from avalanche_cit.training.methods import (
@@ -101,10 +102,12 @@ def make_strategy(
     benchmark: CLScenario,
     plugins: Sequence[SupervisedPlugin],
     evaluator: EvaluationPlugin,
+    processes: Processes,
 ) -> InstructionTuning:
     """Make the strategy, with further plugins."""
     common: dict[str, Any] = {
         "model": model,
+        "processes": processes,
         "lr": config.lr,
         "weight_decay": config.weight_decay,
         "warmup": config.warmup,

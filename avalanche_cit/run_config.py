@@ -17,6 +17,7 @@ from avalanche_cit.command_line import Parser, add_image_root
 from avalanche_cit.errors import UserError, unknown_name
 from avalanche_cit.models.loading import model_folder
 from avalanche_cit.models.plain_options import family_of, lora_config, quantization_config
+from avalanche_cit.processes import started_processes
 from avalanche_cit.similarity.fusion import FUSIONS
 from avalanche_cit.training.plugins.weighting import WEIGHTINGS
 
@@ -157,6 +158,9 @@ class RunConfig:
         device_map: How transformers spreads the model over devices, such as auto; None: all on `device`.
         trust_remote_code: Run code that comes with the model.
         device: cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.
+        processes: Processes that carry the run out together, as ``torchrun`` or ``accelerate launch`` start them; an
+            error where they are more or fewer. None: as many as have been started. Sizes of batches are those of all
+            together.
         threads: CPU threads; None leaves torch's choice, and to a run that goes on those it had. The bits of a result
             depend on it.
         deterministic: Use torch's deterministic algorithms alone, and fail where an operation has none. One seed gives
@@ -213,6 +217,7 @@ class RunConfig:
     device_map: str | None = None
     trust_remote_code: bool = False
     device: str = "auto"
+    processes: int | None = None
     threads: int | None = None
     deterministic: bool = False
     checkpoint_minutes: float | None = 5.0
@@ -253,6 +258,7 @@ class RunConfig:
             "max_grad_norm": self.max_grad_norm,
             "temperature": self.temperature,
             "memory_fraction": self.memory_fraction,
+            "processes": self.processes,
             "threads": self.threads,
             "checkpoint_minutes": self.checkpoint_minutes,
             "checkpoint_steps": self.checkpoint_steps,
@@ -293,6 +299,10 @@ class RunConfig:
         task0 = self.task0 if self.task0 is not None else bool(found.task0) and self.model not in BASE_STARTS
         if task0 and not found.task0:
             raise UserError(f"benchmark '{self.benchmark}' has no task 0: leave --task0 away")
+        processes = started_processes(self.processes)
+        for unproved, value in (("device_map", self.device_map), ("quantization", self.quantization)):
+            if processes > 1 and value is not None:
+                raise UserError(f"{unproved} is not proved to be right in several processes: leave --{unproved} away")
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return dataclasses.replace(
             self,
@@ -302,6 +312,7 @@ class RunConfig:
             test_samples=sizes["test"],
             trainable=self.trainable or self._default_trainable(),
             lr=self.lr if self.lr is not None else self._default_lr(),
+            processes=processes,
             lambda_=self.lambda_ if self.lambda_ is not None else LAMBDAS.get(self.strategy),
             device=device if self.device == "auto" else self.device,
         )
@@ -324,7 +335,8 @@ class RunConfig:
 
 def defaults() -> dict[str, Any]:
     """Return the default of every option that has one, as plain values."""
-    return {name: value for name, value in RunConfig(strategy="seqft").plain().items() if name != "strategy"}
+    plain = RunConfig(strategy="seqft", processes=1).plain()
+    return {name: value for name, value in plain.items() if name != "strategy"}
 
 
 def check_has_option(strategy: str, option: str) -> None:

@@ -36,6 +36,7 @@ from avalanche_cit.logging.report import write_report
 from avalanche_cit.logging.run_directory import RunDirectory, read_config
 from avalanche_cit.logging.run_record import RunRecord
 from avalanche_cit.models.frozen_prefix import VisionFeatures
+from avalanche_cit.processes import Processes, join_processes
 from avalanche_cit.run_config import MAY_CHANGE, STRATEGIES, RunConfig, defaults
 from avalanche_cit.training.checkpoint_file import CheckpointFolder, separate
 from avalanche_cit.training.checkpointing import CheckpointPlugin, maybe_load_checkpoint
@@ -61,20 +62,29 @@ def run(config: RunConfig, folder: Path, *, vision_features: VisionFeatures | No
             or the loss is no finite number.
         Interrupted: A signal asked the process to end.
     """
-    config, directory = open_run(config, folder)
-    if directory.finished and (folder / "report.html").exists():
+    config = config.resolved()
+    processes = join_processes(config.processes, config.device)
+    config, directory = open_run(config, folder, processes)
+    if processes.of_main(directory.finished and (folder / "report.html").exists()):
         return directory.read_matrix()
-    with directory.locked():
-        if not directory.finished:  # another process may have been faster
+    with directory.locked(), processes.quiet_but_main():
+        if processes.of_main(not directory.finished):  # another run may have been faster
             with stop_on_signals() as stop, _computing_as(config), _telling_what_is_saved(directory):
-                _run(config, directory, vision_features, stop)
-        write_report([folder], folder / "report.html")
-        CheckpointFolder(directory.checkpoints).clear()
+                _run(config, directory, vision_features, stop, processes)
+        if processes.is_main:
+            write_report([folder], folder / "report.html")
+            CheckpointFolder(directory.checkpoints).clear()
+    processes.wait()
     return directory.read_matrix()
 
 
-def open_run(config: RunConfig, folder: Path) -> tuple[RunConfig, RunDirectory]:
+def open_run(config: RunConfig, folder: Path, processes: Processes) -> tuple[RunConfig, RunDirectory]:
     """Return a configuration with every choice made, and its run directory.
+
+    Args:
+        config: What to run.
+        folder: The run directory.
+        processes: Who carries the run out.
 
     Raises:
         UserError: An option is wrong, or the folder holds a run with other options.
@@ -84,13 +94,25 @@ def open_run(config: RunConfig, folder: Path) -> tuple[RunConfig, RunDirectory]:
         file = folder / "config.yaml"
         threads = read_config(file).get("threads") if file.exists() else None
         config = dataclasses.replace(config, threads=threads or torch.get_num_threads())
-    return config, RunDirectory(folder, config.plain(), defaults(), MAY_CHANGE)
+    if not processes.is_main:
+        processes.wait()  # until the main process has made the folder
+    directory = RunDirectory(folder, config.plain(), defaults(), MAY_CHANGE, writes=processes.is_main)
+    if processes.is_main:
+        processes.wait()
+    return config, directory
 
 
-def _run(config: RunConfig, directory: RunDirectory, features: VisionFeatures | None, stop: StopRequest) -> None:
-    """Carry out what is left of a run, and write everything that it leaves behind."""
-    begun = CheckpointFolder(directory.checkpoints).newest is not None
-    if not begun:
+def _run(
+    config: RunConfig,
+    directory: RunDirectory,
+    features: VisionFeatures | None,
+    stop: StopRequest,
+    processes: Processes,
+) -> None:
+    """Carry out what is left of a run, and have the main process write everything that it leaves behind."""
+    is_main = processes.is_main
+    begun = processes.of_main(CheckpointFolder(directory.checkpoints).newest is not None)
+    if not begun and is_main:
         directory.clear()
     task0, sequence = load_tasks(config)
     RNGManager.set_random_seeds(config.seed)  # LoRA adapters are drawn
@@ -100,7 +122,7 @@ def _run(config: RunConfig, directory: RunDirectory, features: VisionFeatures | 
         task0, sequence = ([without_bad(task, model, left_out) for task in tasks] for tasks in (task0, sequence))
     benchmark = instruction_benchmark(sequence, task0)
     say_what_is_new(model, sequence)
-    matrix = ForgettingMatrix(benchmark, stream=config.stream, predictions=directory.predictions)
+    matrix = ForgettingMatrix(benchmark, stream=config.stream, predictions=directory.predictions if is_main else None)
     names = [task.name for task in (*sequence, *task0)]
     progress = ProgressPlugin(_batches(config, benchmark), f"{config.strategy}, seed {config.seed}")
     record = RunRecord(ingredients(model, [*task0, *sequence]))
@@ -113,9 +135,9 @@ def _run(config: RunConfig, directory: RunDirectory, features: VisionFeatures | 
     evaluator = EvaluationPlugin(
         matrix,
         loss_metrics(minibatch=True, epoch=True),
-        loggers=[JSONLinesLogger(path=directory.metrics, task_names=names)],
+        loggers=[JSONLinesLogger(path=directory.metrics, task_names=names)] if is_main else [],
     )
-    strategy = make_strategy(config, model, benchmark, [progress, record, checkpoints], evaluator)
+    strategy = make_strategy(config, model, benchmark, [progress, record, checkpoints], evaluator, processes)
     strategy, trained = maybe_load_checkpoint(strategy, directory.checkpoints)
     if begun:
         print(_where(directory, strategy, trained, len(sequence)))
@@ -137,8 +159,10 @@ def _run(config: RunConfig, directory: RunDirectory, features: VisionFeatures | 
                 missing = matrix.missing(row, stream)
                 if missing:
                     strategy.eval(missing, num_workers=config.workers)
-            if streams:
+            if streams and is_main:
                 matrix_file().write(directory.folder)
+    if not is_main:
+        return
     file = matrix_file()
     file.write(directory.folder)
     save_figure(plot_matrix(file), directory.folder / "matrix.png")

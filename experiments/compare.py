@@ -44,6 +44,7 @@ from avalanche_cit.logging.plots import plot_comparison, save_figure
 from avalanche_cit.logging.report import NAMES, write_report
 from avalanche_cit.models.frozen_prefix import VisionFeatures
 from avalanche_cit.models.loading import SHIPPED
+from avalanche_cit.processes import Processes
 from avalanche_cit.run_config import STRATEGIES, RunConfig, add_run_options, check_has_option, quickened
 from avalanche_cit.runner import open_run, run
 
@@ -84,7 +85,7 @@ def main() -> None:
     runs, output, tuning = planned_runs(make_parser())
     for folder, config in runs.items():
         if folder.exists():
-            open_run(config, folder)  # refuses a run of other options, before hours of work
+            open_run(config, folder, Processes())  # refuses a run of other options, before hours of work
 
     disable_progress_bar()  # transformers' own, for files that take no time here
     console = Console(highlight=False, markup=False)

@@ -2,6 +2,7 @@
 
     python experiments/forgetting_matrix.py [--benchmark NAME|YAML] [--strategy NAME ...] [--model NAME|FOLDER]
         [--seed N] [--output DIR] [--quick] [--config YAML] [any other option]
+    torchrun --nproc_per_node N experiments/forgetting_matrix.py ...
 
 Without options: the mini world in the order of the paper's benchmark 1, from tiny-base, by sequential tuning, replay,
 and direct tuning as the reference. A finished run is not computed again.
@@ -23,6 +24,7 @@ from avalanche_cit.evaluation.comparison import ComparedRun
 from avalanche_cit.evaluation.matrix_file import MatrixFile
 from avalanche_cit.logging.report import write_report
 from avalanche_cit.models.frozen_prefix import VisionFeatures
+from avalanche_cit.processes import Processes, join_processes
 from avalanche_cit.run_config import STRATEGIES, RunConfig, add_run_options, quickened
 from avalanche_cit.runner import run
 
@@ -51,6 +53,13 @@ def main() -> None:
     names = [Path(configs[0].benchmark).stem, Path(configs[0].model).name, *(["quick"] if quick else [])]
     output = output or Path("runs") / "-".join(names)
     disable_progress_bar()  # transformers' own, for files that take no time here
+    processes = join_processes(configs[0].processes, configs[0].device)
+    with processes.quiet_but_main():
+        carry_out(configs, output, processes)
+
+
+def carry_out(configs: list[RunConfig], output: Path, processes: Processes) -> None:
+    """Carry out all runs, show their matrices, and write the report."""
     console = Console(highlight=False)
     console.print(f"[bold]{configs[0].benchmark}[/bold] from {configs[0].model}, results in {output}")
     console.print(", ".join(f"{name}={value}" for name, value in configs[0].plain().items() if name != "strategy"))
@@ -61,7 +70,8 @@ def main() -> None:
         file = run(config, folder, vision_features=features)
         print_matrix(console, file, ComparedRun.read(folder).samples_seen)
     report = output / "report.html"
-    write_report(folders, report)
+    if processes.is_main:
+        write_report(folders, report)
     console.print(f"report: {report}")
 
 

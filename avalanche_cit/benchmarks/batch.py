@@ -66,6 +66,7 @@ class InstructionBatch:
         prompt_inputs: Text tensors to generate from, each (B, ...).
         labels: (B, L) token ids, `IGNORED` everywhere but on answer and end tokens.
         answer_tokens: How many of the labels of each sample are not `IGNORED`, known without asking a device.
+        counts: Whether the batch has a part in a loss; False for one that only keeps a process busy.
     """
 
     tasks: list[Task]
@@ -77,6 +78,12 @@ class InstructionBatch:
     prompt_inputs: TextInputs
     labels: Tensor
     answer_tokens: list[int]
+    counts: bool = True
+
+    @property
+    def tokens(self) -> int:
+        """How many answer tokens have a part in a loss."""
+        return sum(self.answer_tokens) if self.counts else 0
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -107,6 +114,7 @@ class InstructionBatch:
             prompt_inputs={name: tensor.index_select(0, index) for name, tensor in self.prompt_inputs.items()},
             labels=self.labels.index_select(0, index),
             answer_tokens=[self.answer_tokens[i] for i in samples],
+            counts=self.counts,
         )
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> InstructionBatch:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from avalanche_cit.benchmarks.collator import image_key
 from avalanche_cit.benchmarks.instruction_data import images_of
 from avalanche_cit.benchmarks.scenario import Example
+from avalanche_cit.processes import Processes
 
 Question = tuple[str, tuple[str | None, ...]]
 """A prompt and the keys of its images. Samples of one task that ask the same question get the same answer."""
@@ -21,11 +22,11 @@ class Questions:
 
     Attributes:
         asked: The N questions, in the data's order.
-        order: The N places in the data, by the length of their prompts, the longest first: batches waste little on
-            padding, and memory that does not suffice runs out at once.
+        order: The places in the data that this process asks about, by the length of their prompts, the longest first:
+            batches waste little on padding, and memory that does not suffice runs out at once.
 
     Example:
-        >>> questions = Questions.of(experience.dataset)
+        >>> questions = Questions.of(experience.dataset, Processes())
         >>> [questions.asked[place][0] for place in questions.order]
         ['what is to the left of the red cube?', 'what is red?']
     """
@@ -34,10 +35,11 @@ class Questions:
     order: list[int]
 
     @classmethod
-    def of(cls, dataset: Any) -> Questions:
+    def of(cls, dataset: Any, processes: Processes) -> Questions:
         """Read the questions of an Avalanche data set of examples."""
         asked = [_question(dataset[place][0]) for place in _places(dataset)]
-        return cls(asked, sorted(range(len(asked)), key=lambda place: -len(asked[place][0])))
+        order = sorted(range(len(asked)), key=lambda place: -len(asked[place][0]))
+        return cls(asked, list(processes.share(order)))
 
 
 def text_lengths(dataset: Any) -> list[int]:

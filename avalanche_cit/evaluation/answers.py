@@ -63,6 +63,7 @@ class CellAnswers:
         self._questions = strategy.questions
         self._batch_size = strategy.eval_mb_size
         self._device = strategy.device
+        self._processes = strategy.processes
         self._weights = weights
         self._file = file
         before = {**(known or {}), **(_read(file) if file is not None else {})}
@@ -98,7 +99,7 @@ class CellAnswers:
             self._ask_waiting()
 
     def finish(self) -> list[dict[str, Any]]:
-        """Ask what is left, and return the answers in the data's order.
+        """Ask what is left, and return the answers of all processes in the data's order.
 
         Returns:
             Of each sample ``id``, ``prompt``, ``references``, ``choices`` and ``prediction``. Where the model has
@@ -107,6 +108,12 @@ class CellAnswers:
         """
         while self._waiting:
             self._ask_waiting()
+        own = self.texts, self._samples, self._experts, self._right
+        for texts, samples, experts, right in self._processes.gathered(own):
+            self.texts |= texts
+            self._samples |= samples
+            self._experts |= experts
+            self._right |= right
         return [self._answer(place) for place in sorted(self._samples)]
 
     def _answer(self, place: int) -> dict[str, Any]:

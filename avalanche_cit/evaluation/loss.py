@@ -21,7 +21,7 @@ class MinibatchLoss(loss.MinibatchLoss):  # type: ignore[misc]
     def after_training_iteration(self, strategy: Any) -> None:
         """Leave the loss of the step to be emitted."""
         name = get_metric_name(self, strategy, add_experience=False, add_task=True)
-        step, samples = strategy.clock.train_iterations, len(strategy.mb_y)
+        step, samples = strategy.clock.train_iterations, strategy.step_samples
 
         def emit(value: float) -> None:
             self.reset()
@@ -36,7 +36,7 @@ class EpochLoss(loss.EpochLoss):  # type: ignore[misc]
 
     def update(self, strategy: Any) -> None:
         """Leave the loss of the step to be added."""
-        samples = len(strategy.mb_y)
+        samples = strategy.step_samples
         strategy.pending.add(lambda value: _mean(self).update(value, samples), strategy.loss.mean())
 
 

@@ -8,7 +8,7 @@ from avalanche.core import SupervisedPlugin
 from tqdm import tqdm
 
 
-class ProgressPlugin(SupervisedPlugin):  # type: ignore[misc]
+class ProgressPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[call-arg,misc]
     """Shows how far a run is, and counts the samples that it has trained on.
 
     Args:
@@ -27,7 +27,7 @@ class ProgressPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Count a training batch."""
-        self.samples_seen += len(strategy.mb_x)
+        self.samples_seen += strategy.step_samples
         self._advance(strategy)
 
     def after_eval_iteration(self, strategy: Any, **kwargs: Any) -> None:

@@ -31,6 +31,7 @@ class RunDirectory:
         config: The resolved configuration, of plain values.
         defaults: Values that options had before they existed: a run that does not name such an option had this one.
         may_change: Options in which a run and its continuation may differ.
+        writes: Whether this process writes the folder: of several that carry out a run together, one does.
 
     Raises:
         UserError: The folder cannot be written, holds a run of another configuration, or one that another process has
@@ -50,12 +51,14 @@ class RunDirectory:
         config: Mapping[str, Any],
         defaults: Mapping[str, Any] | None = None,
         may_change: Collection[str] = (),
+        writes: bool = True,
     ) -> None:
         self.folder = folder
         self._config = config
         self._defaults = defaults or {}
         self._may_change = may_change
-        if not self._holds_a_run():
+        self._writes = writes
+        if not self._holds_a_run() and writes:
             with self.locked():
                 pass
 
@@ -69,6 +72,9 @@ class RunDirectory:
             UserError: Another process holds the folder (the message says which), it cannot be written, or it holds a
                 run of another configuration.
         """
+        if not self._writes:
+            yield
+            return
         lock, holder = FileLock(self.folder / ".lock"), self.folder / ".lock.holder"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

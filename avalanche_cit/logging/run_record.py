@@ -12,7 +12,7 @@ from avalanche_cit.errors import UserError
 from avalanche_cit.logging.provenance import peak_memory
 
 
-class RunRecord(SupervisedPlugin):  # type: ignore[misc]
+class RunRecord(SupervisedPlugin, supports_distributed=True):  # type: ignore[call-arg,misc]
     """Adds up time and memory over the processes of a run, and refuses to go on with other data or another model.
 
     Args:

@@ -42,6 +42,24 @@ def batches(loader: Any, seed: Sequence[int], skip: int = 0) -> Iterator[MiniBat
         yield batch
 
 
+def whole_batches(loader: Any) -> Any:
+    """Return a loader of whole mini-batches in every process.
+
+    Avalanche's own give each process of several other samples; here processes share every mini-batch, see `Processes`.
+    """
+    if not (isinstance(loader, MultiDatasetDataLoader) and loader.distributed_sampling):
+        return loader
+    return MultiDatasetDataLoader(
+        loader.datasets,
+        loader.batch_sizes,
+        oversample_small_datasets=loader.oversample_small_datasets,
+        termination_dataset=loader.termination_dataset,
+        distributed_sampling=False,
+        never_ending=loader.never_ending,
+        **loader.loader_kwargs,
+    )
+
+
 @contextmanager
 def explained_loading() -> Iterator[None]:
     """Say in one line what torch says of a data-loader worker in many.

@@ -8,6 +8,7 @@ bfloat16's, which needs none. What an evaluation leaves lies apart, so that an e
 
 from __future__ import annotations
 
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -76,7 +77,9 @@ def save_checkpoint(strategy: InstructionTuning, folder: str | Path) -> None:
         warnings.warn(
             f"a resumed run will lose what {names} hold: they lack state_dict and load_state_dict", stacklevel=2
         )
-    CheckpointFolder(Path(folder)).write(_training_state(strategy, plugins), _states(metrics))
+    training = _training_state(strategy, plugins)
+    if strategy.processes.is_main:
+        CheckpointFolder(Path(folder)).write(training, _states(metrics))
 
 
 def maybe_load_checkpoint(strategy: InstructionTuning, folder: str | Path) -> tuple[InstructionTuning, int]:
@@ -107,7 +110,7 @@ def maybe_load_checkpoint(strategy: InstructionTuning, folder: str | Path) -> tu
     return strategy, strategy.clock.train_exp_counter
 
 
-class CheckpointPlugin(SupervisedPlugin):  # type: ignore[misc]
+class CheckpointPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[call-arg,misc]
     """Saves checkpoints: while training, after each experience, and after each evaluated one.
 
     Args:
@@ -151,7 +154,10 @@ class CheckpointPlugin(SupervisedPlugin):  # type: ignore[misc]
         steps, minutes = self.every_steps, self.every_minutes
         due = steps is not None and strategy.clock.train_exp_iterations % steps == 0
         due |= minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
-        if due or self.stop.requested:
+        due, asked = strategy.processes.total(due, self.stop.requested is not None)
+        if asked and self.stop.requested is None:  # but another process has been
+            self.stop.requested = signal.SIGTERM
+        if due or asked:
             self._save(strategy)
         self.stop.check()
 
@@ -181,9 +187,9 @@ class CheckpointPlugin(SupervisedPlugin):  # type: ignore[misc]
         if strategy.in_training:  # done again, with the training from the last step that was saved
             return
         folder = CheckpointFolder(self.folder)
-        if folder.newest is None:
+        if strategy.processes.of_main(folder.newest is None):
             save_checkpoint(strategy, self.folder)
-        else:
+        elif strategy.processes.is_main:
             folder.write_evaluation(_states(_parts(strategy)[1]))
 
 
@@ -219,7 +225,7 @@ def _training_state(strategy: InstructionTuning, plugins: Mapping[str, Resumable
         "micro_batch_size": strategy.micro_batch_size,
         "weights": strategy.model.trainable_state(),
         "optimizer": _optimizer_state(strategy),
-        "random": random_state(),
+        "random": strategy.processes.gathered(random_state()),
         "plugins": _states(plugins),
     }
 
@@ -230,7 +236,10 @@ def _load(strategy: InstructionTuning, checkpoint: Checkpoint) -> None:
         if state["strategy"] != type(strategy).__name__:
             raise UserError(f"{path} is of strategy {state['strategy']}, not of {type(strategy).__name__}")
         plugins, metrics, _ = _parts(strategy)
-        for parts, states in ((plugins, state["plugins"]), (metrics, checkpoint.evaluation)):
+        evaluation = checkpoint.evaluation
+        if not strategy.processes.is_main:  # the loggers are the main process's
+            evaluation = {name: own for name, own in evaluation.items() if name in metrics}
+        for parts, states in ((plugins, state["plugins"]), (metrics, evaluation)):
             if list(parts) != list(states):
                 raise UserError(
                     f"{path} holds the states of {', '.join(states) or 'nothing'}, and this strategy has "
@@ -243,13 +252,13 @@ def _load(strategy: InstructionTuning, checkpoint: Checkpoint) -> None:
             part.load_state_dict(state["plugins"][name])
     for name, part in metrics.items():
         with _state_of(name, path):
-            part.load_state_dict(checkpoint.evaluation[name])
+            part.load_state_dict(evaluation[name])
     with _state_of("the weights", path):
         _load_weights(strategy, state["weights"], path)
     with _state_of("the optimizer", path):
         _load_optimizer(strategy, state["optimizer"], path)
     with _state_of("the random generators", path):
-        set_random_state(state["random"])
+        set_random_state(state["random"][strategy.processes.rank])
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class StopRequest:
             raise Interrupted(self.requested)
 
     def _receive(self, number: int, frame: Any) -> None:
-        asked_before, self.requested = self.requested is not None, number
+        asked_before, self.requested = self.requested == number, number  # a launcher may pass Ctrl-C on as SIGTERM
         if asked_before or not self.waits:
             raise Interrupted(number)
         os.write(2, b"\nstopping after this step; once more stops at once\n")  # print() may be at work itself

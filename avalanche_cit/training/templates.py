@@ -23,7 +23,8 @@ from avalanche_cit.benchmarks.batch import IGNORED
 from avalanche_cit.benchmarks.questions import Questions, text_lengths
 from avalanche_cit.errors import UserError
 from avalanche_cit.models.lmm import LMM
-from avalanche_cit.training.batches import explained_loading
+from avalanche_cit.processes import Processes, join_processes
+from avalanche_cit.training.batches import explained_loading, whole_batches
 from avalanche_cit.training.checkpointing import CheckpointPlugin, Place
 from avalanche_cit.training.pending import PendingNumbers
 from avalanche_cit.training.update import AccumulatedUpdate
@@ -40,7 +41,7 @@ class GenerationProblem:
         if not self.is_training and not self.eval_loss:
             return None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits: Tensor = self.model(self.mb_x)
+            logits: Tensor = (self.parallel if self.is_training else self.model)(self.mb_x)
         return logits if logits.dtype == torch.float64 else logits.float()
 
     def criterion(self: Any) -> Tensor:
@@ -74,6 +75,8 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         reset_optimizer: Start every experience with a fresh optimizer state, as separate runs of tuning would.
         seed: All that is drawn at random in an experience depends on (seed, experience) alone.
         device: Where to train.
+        processes: Who trains and evaluates together; None for all that a launcher has started, see `join_processes`.
+            Sizes of batches are those of all together.
         plugins, evaluator, eval_every, peval_mode: As in Avalanche.
 
     Attributes:
@@ -83,7 +86,8 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         questions: What the experience that is evaluated asks, and in which order its samples come.
 
     Raises:
-        UserError: A size or rate is out of its range, or lengths are to be grouped where batches come from a replay.
+        UserError: A size or rate is out of its range, or lengths are to be grouped where batches come from a replay; in
+            `train` or `eval`, if a plugin is not proved to work in several processes and there are several.
 
     Example:
         >>> strategy = SeqFT(model=LMM.from_pretrained("tiny-base"), train_epochs=3)
@@ -111,6 +115,7 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         reset_optimizer: bool = True,
         seed: int = 0,
         device: str | torch.device = "cpu",
+        processes: Processes | None = None,
         plugins: Sequence[SupervisedPlugin] | None = None,
         evaluator: EvaluationPlugin | Callable[[], EvaluationPlugin] | None = None,
         eval_every: int = -1,
@@ -135,6 +140,9 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         self.in_epochs = False
         self.continue_at: Place | None = None
         self.pending = PendingNumbers()
+        self.processes = join_processes(device=device) if processes is None else processes
+        self.parallel: nn.Module = model
+        self.step_samples = self.step_tokens = 0
         self.questions = Questions([], [])
         self._questions_of: dict[int, tuple[Any, Questions]] = {}
         model.to(device)
@@ -169,6 +177,20 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         self.catch_up()
         return super().eval(*args, **kwargs)
 
+    def _check_distributed_training_compatibility(self) -> bool:
+        """Refuse what is not proved, where Avalanche warns.
+
+        Raises:
+            UserError: There are several processes, and a plugin does not say that it supports them.
+        """
+        for plugin in self.plugins if self.processes.count > 1 else ():
+            if not plugin.supports_distributed:
+                raise UserError(
+                    f"{type(plugin).__name__} is not proved to be right in several processes, so it is refused: start "
+                    "a single one"
+                )
+        return True
+
     def _before_training_exp(self, **kwargs: Any) -> None:
         number = self.experience.current_experience
         if self.continue_at is not None and self.continue_at.experience != number:
@@ -176,14 +198,21 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
                 f"the checkpoint that was loaded stops inside experience {self.continue_at.experience}, and experience "
                 f"{number} is to be trained: go on with the former"
             )
-        RNGManager.set_random_seeds(int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0]))
+        self._set_seeds()
         super()._before_training_exp(**kwargs)
+
+    def _set_seeds(self, *further: int) -> None:
+        seeds = (self.seed, self.experience.current_experience, *further)
+        RNGManager.set_random_seeds(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
 
     def _train_exp(self, experience: Any, eval_streams: Any = None, **kwargs: Any) -> None:
         """Train for all epochs, or for those that are left where a checkpoint stopped inside."""
         place, self.continue_at = self.continue_at, None
         first = 0 if place is None else place.epoch
         self.in_epochs = True
+        self.dataloader: Any = whole_batches(self.dataloader)
+        if not self.processes.is_main:
+            self._set_seeds(0, self.processes.rank)  # dropout differs; what plugins draw between epochs does not
         for epoch in range(first, self.train_epochs):
             self._before_training_epoch(**kwargs)
             if self._stop_training:
@@ -194,6 +223,7 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
             self.training_epoch(**kwargs)
             self._after_training_epoch(**kwargs)
         self.in_epochs = False
+        self._set_seeds(1)
 
     def training_epoch(self, **kwargs: Any) -> None:
         """Train on every mini-batch that is left of the epoch, see `AccumulatedUpdate`."""
@@ -206,20 +236,16 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
             super().eval_epoch(**kwargs)
 
     def train_dataset_adaptation(self, **kwargs: Any) -> None:
-        """Hand the model's collator to the data, and fill the cache of vision features."""
-        self._bind(self.experience.dataset)
+        """Hand the model's collator to the data, which plugins load too, and fill the cache of vision features."""
+        self.experience.dataset.collate_fn = self.processes.sharing(self.model.collator)
         super().train_dataset_adaptation(**kwargs)
         self.model.prepare(self.adapted_dataset)
 
     def eval_dataset_adaptation(self, **kwargs: Any) -> None:
         """Hand the model's collator to the data, and fill the cache of vision features."""
-        self._bind(self.experience.dataset)
+        self.experience.dataset.collate_fn = self.model.collator
         super().eval_dataset_adaptation(**kwargs)
         self.model.prepare(self.adapted_dataset)
-
-    def _bind(self, dataset: Any) -> None:
-        """Plugins build loaders of their own from the experience's data, so the data must know how to collate."""
-        dataset.collate_fn = self.model.collator
 
     def make_train_dataloader(
         self, num_workers: int = 0, shuffle: bool = True, drop_last: bool = False, **kwargs: Any
@@ -230,7 +256,12 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
             lengths = text_lengths(self.adapted_dataset)
             order = {"sampler": LengthGroupedSampler(self.train_mb_size, lengths=lengths)}
         self.dataloader = self._loader(
-            self.adapted_dataset, self.train_mb_size, num_workers, drop_last=drop_last, **order
+            self.adapted_dataset,
+            self.train_mb_size,
+            num_workers,
+            drop_last=drop_last,
+            collate_fn=self.processes.sharing(self.model.collator),
+            **order,
         )
 
     def make_eval_dataloader(self, num_workers: int = 0, **kwargs: Any) -> None:
@@ -245,6 +276,7 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
             num_workers,
             sampler=self.questions.order,
             generator=torch.Generator(),
+            collate_fn=self.model.collator,
         )
 
     def _read_questions(self) -> Questions:
@@ -252,20 +284,27 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         dataset = self.experience.dataset
         known, questions = self._questions_of.get(id(dataset), (None, None))
         if known is not dataset or questions is None:
-            questions = Questions.of(self.adapted_dataset)
+            questions = Questions.of(self.adapted_dataset, self.processes)
             self._questions_of[id(dataset)] = dataset, questions
         return questions
 
-    def plain_loader(self, dataset: Any, batch_size: int) -> SingleDatasetDataLoader:
-        """Return a loader for a plugin's own pass over data: in order, and drawing nothing at random."""
-        return self._loader(dataset, batch_size, 0, shuffle=False, generator=torch.Generator())
+    def plain_loader(self, dataset: Any, batch_size: int, *, shared: bool = False) -> SingleDatasetDataLoader:
+        """Return a loader for a plugin's own pass over data: in order, and drawing nothing at random.
+
+        Args:
+            dataset: The data.
+            batch_size: Samples per mini-batch.
+            shared: Whether this process gets its share of every mini-batch, or, as all others, the whole.
+        """
+        collate = self.processes.sharing(self.model.collator) if shared else self.model.collator
+        return self._loader(dataset, batch_size, 0, shuffle=False, generator=torch.Generator(), collate_fn=collate)
 
     def _loader(self, dataset: Any, batch_size: int, num_workers: int, **kwargs: Any) -> SingleDatasetDataLoader:
         return SingleDatasetDataLoader(
             dataset,
             batch_size=batch_size,
             num_workers=num_workers,
-            collate_fn=self.model.collator,
+            distributed_sampling=False,
             pin_memory=self.device.type == "cuda",
             **kwargs,
         )
@@ -295,6 +334,7 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         kept = {} if reset_optimizer_state else dict(self.optimizer.state)
         self.optimizer.state.clear()
         self.optimizer.state.update({weight: state for weight, state in kept.items() if weight in weights})
+        self.parallel = self.processes.parallel(self.model)
 
     def _optimized_weights(self) -> list[nn.Parameter]:
         return [weight for group in self.optimizer.param_groups for weight in group["params"]]

@@ -6,13 +6,14 @@ from datasets import concatenate_datasets
 
 from avalanche_cit.benchmarks import Task, instruction_benchmark
 from avalanche_cit.benchmarks.questions import Questions, text_lengths
+from avalanche_cit.processes import Processes
 
 
 def test_the_longest_prompts_come_first_and_equal_ones_in_the_datas_order(tasks: dict[str, Task]) -> None:
     dataset = instruction_benchmark([tasks["shape"]]).test_stream[0].dataset
     prompts = [tasks["shape"].render(dataset[i][0].row) for i in range(6)]
 
-    questions = Questions.of(dataset)
+    questions = Questions.of(dataset, Processes())
 
     assert [prompt for prompt, _ in questions.asked] == prompts
     lengths = [len(prompts[place]) for place in questions.order]
@@ -28,7 +29,7 @@ def test_questions_are_the_same_where_prompt_and_image_are(tasks: dict[str, Task
     asked = test.select([2]).map(lambda row: {"instruction": row["instruction"] + "?"}, features=test.features)
     task = replace(tasks["colour"], test=concatenate_datasets([test.select([2, 5]), renamed, asked]))
 
-    same, image, again, prompt = Questions.of(instruction_benchmark([task]).test_stream[0].dataset).asked
+    same, image, again, prompt = Questions.of(instruction_benchmark([task]).test_stream[0].dataset, Processes()).asked
 
     assert same == again
     assert len({same, image, prompt}) == 3

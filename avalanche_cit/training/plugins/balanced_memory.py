@@ -99,7 +99,7 @@ class BalancedMemory(ExperienceBalancedBuffer):  # type: ignore[misc]
         self._num_exps = len(groups)
 
 
-class MemoryPlugin(SupervisedPlugin):  # type: ignore[misc]
+class MemoryPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[call-arg,misc]
     """Has a memory ready before a task begins; stands before the `ReplayPlugin` that replays it.
 
     Args:

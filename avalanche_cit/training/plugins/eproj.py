@@ -9,6 +9,7 @@ expert (paper: reuse; this rule: ours); its own keys then point there too.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ from avalanche_cit.training.plugins.regularization import RegularizationPlugin
 _NOT_WITH = (ReplayPlugin, AGEMPlugin, LwFPlugin, RegularizationPlugin)
 
 
-class EProjPlugin(SupervisedPlugin):  # type: ignore[misc]
+class EProjPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[call-arg,misc]
     """Trains an expert projection per task, or goes on with the expert of a similar one.
 
     Methods that hold old tasks' weights or samples do not combine with it and are refused: the experts of old tasks are
@@ -141,6 +142,7 @@ class EProjPlugin(SupervisedPlugin):  # type: ignore[misc]
             dataset = dataset.subset(strided_indices(len(dataset), self.samples))
         dataset.collate_fn = strategy.model.collator
         strategy.model.prepare(dataset)
+        dataset = dataset.subset(strategy.processes.share(range(len(dataset))))
         images: list[Tensor] = []
         texts: list[Tensor] = []
         loader = strategy.plain_loader(dataset, strategy.train_mb_size)
@@ -150,4 +152,7 @@ class EProjPlugin(SupervisedPlugin):  # type: ignore[misc]
             texts.append(text)
         name = task_name(experience.dataset)
         assert name is not None
-        self.projection.add_keys(name, best_key(torch.cat(images)), best_key(torch.cat(texts)), expert)
+        own = [[torch.cat(parts).cpu() for parts in (images, texts)]] if images else []
+        image_queries, text_queries = zip(*itertools.chain(*strategy.processes.gathered(own)), strict=True)
+        keys = best_key(torch.cat(image_queries)), best_key(torch.cat(text_queries))
+        self.projection.add_keys(name, *keys, expert)

@@ -76,21 +76,32 @@ class Importance(ABC):
         model.prepare(dataset)
         if self.samples is not None and self.samples < len(dataset):
             dataset = dataset.subset(strided_indices(len(dataset), self.samples))
-        loader = strategy.plain_loader(dataset, 1 if self.per_sample else strategy.train_mb_size)
+        samples, processes = len(dataset), strategy.processes
+        if self.per_sample:  # each process has samples of its own, or its share of every batch
+            dataset = dataset.subset(processes.share(range(samples)))
+            loader = strategy.plain_loader(dataset, 1)
+        else:
+            loader = strategy.plain_loader(dataset, strategy.train_mb_size, shared=True)
+        gradients_of = samples if self.per_sample else len(loader)
         training = model.training
         model.eval()
         strategy.optimizer.zero_grad()
         for x, y, task_ids in tqdm(loader, desc="importance", leave=False, mininterval=1):
             batch = [x.to(strategy.device), y.to(strategy.device), task_ids]
-            for (part, labels, _), share in micro_batches(batch, strategy.micro_batch_size):
+            tokens = x.tokens if self.per_sample else processes.total(x.tokens)[0]
+            for (part, labels, _), share in micro_batches(batch, strategy.micro_batch_size, tokens):
                 with torch.autocast(strategy.device.type, torch.bfloat16, enabled=strategy.bf16):
                     logits = model(part)
                 logits = logits if logits.dtype == torch.float64 else logits.float()
                 torch.autograd.backward(self.objective(strategy, logits, labels) * share)
             reached = [i for i, weight in enumerate(weights) if weight.grad is not None]
             gradients = [_as(weights[i].grad, total[i].dtype) for i in reached]
-            self.accumulate([total[i] for i in reached], gradients, 1 / len(loader))
+            if not self.per_sample:
+                processes.sum(gradients)
+            self.accumulate([total[i] for i in reached], gradients, 1 / gradients_of)
             strategy.optimizer.zero_grad()
+        if self.per_sample:
+            processes.sum(total)
         model.train(training)
         return total
 

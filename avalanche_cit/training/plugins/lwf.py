@@ -23,7 +23,7 @@ from avalanche_cit.errors import UserError
 from avalanche_cit.training.plugins.penalty import log_penalty
 
 
-class LwFPlugin(SupervisedPlugin):  # type: ignore[misc]
+class LwFPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[call-arg,misc]
     """Distils the model as it was after the previous task, on the mini-batches of the new one.
 
     The teacher is a copy of the trainable weights, run through the strategy's own frozen model: there is no second
@@ -57,7 +57,6 @@ class LwFPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.from_start = from_start
         self._teacher: dict[str, Tensor] = {}
         self._penalties: list[Tensor] = []  # of this step's micro-batches, each summed over its answer tokens
-        self._tokens = 0
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Fit the teacher to the model as it is now."""
@@ -68,7 +67,7 @@ class LwFPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Begin a new step."""
-        self._penalties, self._tokens = [], 0
+        self._penalties = []
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the penalty of the micro-batch to the loss."""
@@ -82,13 +81,14 @@ class LwFPlugin(SupervisedPlugin):  # type: ignore[misc]
         )
         penalty = self.lambda_ * divergence
         strategy.loss += penalty
-        self._penalties.append(penalty.detach() * tokens)
-        self._tokens += tokens
+        self._penalties.append(penalty.detach() * strategy.mb_x.tokens)
 
     def after_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Log the penalty of the whole batch."""
         if self._penalties:
-            log_penalty(self, strategy, torch.stack(self._penalties).sum(), self._tokens)
+            total = torch.stack(self._penalties).sum()
+            strategy.processes.sum([total])
+            log_penalty(self, strategy, total, strategy.step_tokens)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Make the model its own teacher."""

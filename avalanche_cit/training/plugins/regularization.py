@@ -31,7 +31,7 @@ _MOST_TASKS = 127  # what an int8 owner can tell apart
 _CHUNK = 2**22  # weights whose differences are held at a time
 
 
-class RegularizationPlugin(SupervisedPlugin):  # type: ignore[misc]
+class RegularizationPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[call-arg,misc]
     """Penalises changes of weights that matter to earlier tasks.
 
     After every task the importance of each trainable weight is estimated in an extra pass over (a sample of) the

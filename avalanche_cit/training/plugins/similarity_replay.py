@@ -40,7 +40,7 @@ class SharedMemory(BalancedMemory):
         """Avalanche's constructor sets an empty one."""
 
 
-class MemorySharingPlugin(SupervisedPlugin):  # type: ignore[misc]
+class MemorySharingPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[call-arg,misc]
     """Shares a memory out anew before every task; stands between its `MemoryPlugin` and its `ReplayPlugin`.
 
     Args:

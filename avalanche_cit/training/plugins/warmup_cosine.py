@@ -13,7 +13,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche_cit.errors import UserError
 
 
-class WarmupCosinePlugin(SupervisedPlugin):  # type: ignore[misc]
+class WarmupCosinePlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[call-arg,misc]
     """Starts every experience with a warm-up and ends it at a learning rate of zero.
 
     With S steps in the experience and w = `warmup` * S, step s (counted from 0) runs at the optimizer's own rate times
