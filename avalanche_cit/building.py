@@ -16,7 +16,7 @@ from avalanche_cit.benchmarks.lengths import without_too_long
 from avalanche_cit.benchmarks.task import Task
 from avalanche_cit.errors import unknown_name
 from avalanche_cit.evaluation.scores import get_score
-from avalanche_cit.models.frozen_prefix import VisionFeatures
+from avalanche_cit.models.feature_cache import GB, VisionFeatures
 from avalanche_cit.models.lmm import LMM
 from avalanche_cit.models.plain_options import family_of, lora_config, quantization_config
 from avalanche_cit.processes import Processes
@@ -56,7 +56,15 @@ def load_tasks(config: RunConfig) -> tuple[list[Task], list[Task]]:
 
 
 def load_model(config: RunConfig, features: VisionFeatures | None) -> LMM:
-    """Load the start model."""
+    """Load the start model.
+
+    Args:
+        config: Names it, and says whether and in how much room its vision features are kept.
+        features: Those that are open already, if any are.
+    """
+    if config.cache_features:
+        features = features or VisionFeatures()
+        features.max_bytes = round(config.cache_gb * GB)
     return LMM.from_pretrained(
         config.model,
         trainable=config.trainable,
@@ -67,7 +75,7 @@ def load_model(config: RunConfig, features: VisionFeatures | None) -> LMM:
         device_map=config.device_map,
         quantization_config=quantization_config(config.quantization, config.dtype),
         trust_remote_code=config.trust_remote_code,
-        vision_features=features,
+        vision_features=features if config.cache_features else None,
     )
 
 

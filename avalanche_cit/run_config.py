@@ -86,7 +86,7 @@ part forgets less by itself."""
 QUICK = {"train_samples": 96, "validation_samples": 16, "test_samples": 24, "epochs": 2}
 """What ``--quick`` stands for, where an option is not given."""
 
-MAY_CHANGE = ("workers", "checkpoint_minutes", "checkpoint_steps")
+MAY_CHANGE = ("workers", "checkpoint_minutes", "checkpoint_steps", "cache_gb")
 """Options that change no number, so that a run may be continued, or read, with others than it was begun with."""
 
 SWITCHES = {
@@ -98,7 +98,7 @@ SWITCHES = {
     "per_sample": "estimate importance per sample (slow) or per batch",
     "rescale": "TIR: scale the weighted importance back to the sum of the unweighted one",
     "deterministic": "refuse operations whose results may differ from one time to the next (some GPU kernels)",
-    "cache_features": "keep the frozen vision tower's features in memory",
+    "cache_features": "keep on disk what the frozen part before the first tuned weight makes of images",
 }
 """Options that are on or off, ``--name`` and ``--no_name``."""
 
@@ -169,7 +169,10 @@ class RunConfig:
             Each finished task and each evaluated cell is saved anyway.
         checkpoint_steps: While training, save a checkpoint after so many optimizer steps; None: not by steps.
         workers: Processes that load data; 0 loads in the main one. They change no number.
-        cache_features: Keep what the frozen vision tower makes of each image in memory.
+        cache_features: Keep on disk, from run to run, what the frozen part before the first tuned weight makes of each
+            image: the vision tower, or vision tower and Q-Former. Where that cannot be, a note says why.
+        cache_gb: Disk space, in GB of 10^9 bytes, that such features of all models together may take; those of further
+            images are computed every time. It changes no number.
         data_root: Folder of the data, if not where the benchmark says.
         image_root: Further folders that image paths may lead to.
         on_bad_sample: What to do with a sample whose image cannot be read, or that is too long for the model: fail
@@ -224,6 +227,7 @@ class RunConfig:
     checkpoint_steps: int | None = None
     workers: int = 0
     cache_features: bool = True
+    cache_gb: float = 20.0
     data_root: Path | None = None
     image_root: list[str] = field(default_factory=list)
     on_bad_sample: str = "fail"
@@ -262,6 +266,7 @@ class RunConfig:
             "threads": self.threads,
             "checkpoint_minutes": self.checkpoint_minutes,
             "checkpoint_steps": self.checkpoint_steps,
+            "cache_gb": self.cache_gb,
             "importance_samples": self.importance_samples,
             "similarity_samples": self.similarity_samples,
         }.items():

@@ -35,7 +35,7 @@ from avalanche_cit.logging.provenance import circumstances, ingredients
 from avalanche_cit.logging.report import write_report
 from avalanche_cit.logging.run_directory import RunDirectory, read_config
 from avalanche_cit.logging.run_record import RunRecord
-from avalanche_cit.models.frozen_prefix import VisionFeatures
+from avalanche_cit.models.feature_cache import VisionFeatures
 from avalanche_cit.processes import Processes, join_processes
 from avalanche_cit.run_config import MAY_CHANGE, STRATEGIES, RunConfig, defaults
 from avalanche_cit.training.checkpoint_file import CheckpointFolder, separate
@@ -55,7 +55,8 @@ def run(config: RunConfig, folder: Path, *, vision_features: VisionFeatures | No
     Args:
         config: What to run.
         folder: The run directory.
-        vision_features: Cache of vision features to share among runs of one start model in one process.
+        vision_features: Opened vision features, to share among runs in one process; the configuration says how much
+            room they may take.
 
     Raises:
         UserError: An option, the data or the folder is wrong, another process writes to the folder, the disk is full,
@@ -116,7 +117,7 @@ def _run(
         directory.clear()
     task0, sequence = load_tasks(config)
     RNGManager.set_random_seeds(config.seed)  # LoRA adapters are drawn
-    model = load_model(config, (features or VisionFeatures()) if config.cache_features else None)
+    model = load_model(config, features)
     left_out: dict[str, dict[str, int]] = {}
     if config.on_bad_sample == "skip":
         task0, sequence = ([without_bad(task, model, left_out) for task in tasks] for tasks in (task0, sequence))

@@ -30,7 +30,7 @@ from transformers.utils.logging import disable_progress_bar
 from avalanche_cit.benchmarks import load_benchmark
 from avalanche_cit.command_line import Parser, run_main
 from avalanche_cit.errors import UserError
-from avalanche_cit.models.frozen_prefix import VisionFeatures
+from avalanche_cit.models.feature_cache import VisionFeatures
 from avalanche_cit.models.lmm import LMM
 from avalanche_cit.training import AGEM, EWC, MAS, TIR, EWCImportance, LwF, MASImportance, Replay, SeqFT
 

@@ -42,7 +42,7 @@ from avalanche_cit.evaluation.comparison import (
 )
 from avalanche_cit.logging.plots import plot_comparison, save_figure
 from avalanche_cit.logging.report import NAMES, write_report
-from avalanche_cit.models.frozen_prefix import VisionFeatures
+from avalanche_cit.models.feature_cache import VisionFeatures
 from avalanche_cit.models.loading import SHIPPED
 from avalanche_cit.processes import Processes
 from avalanche_cit.run_config import STRATEGIES, RunConfig, add_run_options, check_has_option, quickened

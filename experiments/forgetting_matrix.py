@@ -23,7 +23,7 @@ from avalanche_cit.command_line import ConfigFile, Parser, run_main
 from avalanche_cit.evaluation.comparison import ComparedRun
 from avalanche_cit.evaluation.matrix_file import MatrixFile
 from avalanche_cit.logging.report import write_report
-from avalanche_cit.models.frozen_prefix import VisionFeatures
+from avalanche_cit.models.feature_cache import VisionFeatures
 from avalanche_cit.processes import Processes, join_processes
 from avalanche_cit.run_config import STRATEGIES, RunConfig, add_run_options, quickened
 from avalanche_cit.runner import run

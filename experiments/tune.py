@@ -28,7 +28,7 @@ from avalanche_cit.benchmarks.catalogue import find_benchmark
 from avalanche_cit.command_line import ConfigFile, Parser, run_main
 from avalanche_cit.errors import UserError, unknown_name
 from avalanche_cit.grid_search import Grid, read_grids
-from avalanche_cit.models.frozen_prefix import VisionFeatures
+from avalanche_cit.models.feature_cache import VisionFeatures
 from avalanche_cit.run_config import RunConfig, add_run_options, quickened
 from avalanche_cit.runner import run
 

@@ -17,7 +17,7 @@ from avalanche_cit.evaluation.matrix_file import MatrixFile
 from avalanche_cit.evaluation.verify import verify_run
 from avalanche_cit.logging.report import write_report
 from avalanche_cit.logging.run_directory import RunDirectory
-from avalanche_cit.models.frozen_prefix import VisionFeatures
+from avalanche_cit.models.feature_cache import VisionFeatures
 from avalanche_cit.run_config import STRATEGIES, RunConfig, defaults
 from avalanche_cit.runner import _keep_pictures, run
 

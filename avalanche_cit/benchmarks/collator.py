@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,6 @@ class InstructionCollator(ABC):
     Args:
         processor: The model's stock processor.
         limits: What the model takes.
-        known_images: Keys of images that need no decoding, because their features are cached.
 
     Raises:
         UserError: A sample is longer than the model takes, has an image that cannot be read, has no image or several
@@ -56,10 +55,9 @@ class InstructionCollator(ABC):
             is named.
     """
 
-    def __init__(self, processor: Any, limits: TextLimits, *, known_images: Container[str] = ()) -> None:
+    def __init__(self, processor: Any, limits: TextLimits) -> None:
         self.processor = processor
         self.limits = limits
-        self.known_images = known_images
         self._placeholders = _placeholders(processor)
 
     def __call__(self, samples: Sequence[Sequence[Any]]) -> MiniBatch:

@@ -43,6 +43,21 @@ def decoded(image: Mapping[str, Any]) -> Image.Image:
         raise UnreadableImageError(" ".join(reason.split()) or type(error).__name__) from error
 
 
+def image_state(image: Mapping[str, Any]) -> list[int]:
+    """Return size and time of an image that is named by its path, because another one may come to lie there.
+
+    Args:
+        image: ``path`` and ``bytes`` as Arrow stores them; nothing is returned where the bytes are there.
+    """
+    if image["bytes"] is not None:
+        return []
+    try:
+        file = Path(image["path"]).stat()
+    except OSError:
+        return []
+    return [file.st_size, file.st_mtime_ns]
+
+
 def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
     """Return one picture of a sample's images, from left to right, all as high as the highest."""
     height = max(image.height for image in images)

@@ -15,10 +15,15 @@ from avalanche_cit.benchmarks.collator import (
     check_images,
     decode_image,
     decoder_inputs,
+    image_key,
     named,
     with_mask,
 )
 from avalanche_cit.benchmarks.scenario import Example
+
+SampleKey = tuple[str, str]
+"""What a frozen part of the model sees of a sample: its image (`image_key`), and its prompt, empty where that is none
+of it."""
 
 
 class QFormerCollator(InstructionCollator):
@@ -30,7 +35,6 @@ class QFormerCollator(InstructionCollator):
         encoder_decoder: Whether the language model is an encoder-decoder.
         max_instruction_tokens: Tokens of text that the Q-Former reads at most, in its own tokenizer's count; None
             where it reads no text (BLIP-2).
-        known_images: See `InstructionCollator`.
     """
 
     def __init__(
@@ -40,17 +44,42 @@ class QFormerCollator(InstructionCollator):
         *,
         encoder_decoder: bool,
         max_instruction_tokens: int | None,
-        known_images: Container[str] = (),
     ) -> None:
-        super().__init__(processor, limits, known_images=known_images)
+        super().__init__(processor, limits)
         self.encoder_decoder = encoder_decoder
         self.max_instruction_tokens = max_instruction_tokens
+        self._known: Container[SampleKey] = ()
+        self._by_prompt = False
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the Q-Former reads the prompt."""
+        return self.max_instruction_tokens is not None
+
+    def leave_out_images(self, known: Container[SampleKey], *, by_prompt: bool) -> None:
+        """Leave out images that need no decoding, because what the frozen part of the model makes of them is known.
+
+        Args:
+            known: Keys of images, or of samples; may grow.
+            by_prompt: Whether the prompt is part of the keys.
+        """
+        self._known = known
+        self._by_prompt = by_prompt
+
+    def key(self, example: Example) -> SampleKey:
+        """Return the key of a sample that may be known."""
+        prompt = example.task.render(example.row) if self._by_prompt else ""
+        return self.known_as(image_key(example.row["image"]), prompt)
+
+    def known_as(self, image: str | None, prompt: str) -> SampleKey:
+        """Return the key of a sample that may be known, by its image's key and its prompt."""
+        return image or "", prompt if self._by_prompt else ""
 
     def check(self, example: Example) -> None:
         """Check that the model takes a sample; its image, whose tokens are always as many, is not looked at."""
         prompts = [example.task.render(example.row)]
         self._text([example], prompts)
-        self._instruction([example], prompts)
+        self.instructions([example])
 
     def pixel_values(self, examples: Sequence[Example]) -> Tensor:
         """Decode and preprocess images, (B, C, H, W)."""
@@ -63,12 +92,13 @@ class QFormerCollator(InstructionCollator):
     ) -> tuple[ImageInputs | None, TextInputs, TextInputs, Tensor]:
         for example in examples:
             check_images(example, several=False)
-        known = all(key is not None and key in self.known_images for key in keys)
+        counts = [int(self.known_as(*seen) not in self._known) for seen in zip(keys, prompts, strict=True)]
         images = None
-        if not known:
-            images = ImageInputs({"pixel_values": self.pixel_values(examples)}, {"pixel_values": [1] * len(examples)})
+        if any(counts):
+            pixels = self.pixel_values([example for example, count in zip(examples, counts, strict=True) if count])
+            images = ImageInputs({"pixel_values": pixels}, {"pixel_values": counts})
         inputs, prompt_inputs, labels = self._text(examples, prompts)
-        instruction = self._instruction(examples, prompts)
+        instruction = self._instruction(examples)
         return images, instruction | inputs, instruction | prompt_inputs, labels
 
     def _text(self, examples: Sequence[Example], prompts: Sequence[str]) -> tuple[TextInputs, TextInputs, Tensor]:
@@ -91,12 +121,16 @@ class QFormerCollator(InstructionCollator):
             self._check_length(example, len(ids) + max(len(answer), example.task.max_new_tokens))
         return decoder_inputs(before, answers, tokenizer.pad_token_id)
 
-    def _instruction(self, examples: Sequence[Example], prompts: Sequence[str]) -> TextInputs:
-        """What the Q-Former reads."""
+    def instructions(self, examples: Sequence[Example]) -> list[list[int]]:
+        """Return the tokens that the Q-Former reads of each sample; none where it reads no text.
+
+        Raises:
+            SampleTooLongError: They are more than it takes.
+        """
         if self.max_instruction_tokens is None:
-            return {}
-        tokenizer = self.processor.qformer_tokenizer
-        rows = tokenizer(list(prompts))["input_ids"]
+            return [[] for _ in examples]
+        prompts = [example.task.render(example.row) for example in examples]
+        rows: list[list[int]] = self.processor.qformer_tokenizer(prompts)["input_ids"]
         for example, ids in zip(examples, rows, strict=True):
             if len(ids) > self.max_instruction_tokens:
                 raise SampleTooLongError(
@@ -104,7 +138,14 @@ class QFormerCollator(InstructionCollator):
                     f"the model takes {self.max_instruction_tokens}; shorten the prompt, or leave such samples out "
                     "with --on-bad-sample skip"
                 )
-        return {f"qformer_{name}": tensor for name, tensor in with_mask(rows, tokenizer.pad_token_id).items()}
+        return rows
+
+    def _instruction(self, examples: Sequence[Example]) -> TextInputs:
+        """What the Q-Former reads."""
+        if not self.reads_text:
+            return {}
+        inputs = with_mask(self.instructions(examples), self.processor.qformer_tokenizer.pad_token_id)
+        return {f"qformer_{name}": tensor for name, tensor in inputs.items()}
 
     def _prompt_ids(self, ids: list[int]) -> list[int]:
         """A decoder-only model goes on writing after its prompt, so an end token that a tokenizer adds is cut off."""

@@ -46,6 +46,8 @@ def ingredients(model: LMM, tasks: Iterable[Task]) -> dict[str, Any]:
         '200 samples, sha256 0f343b0931126a20'
     """
     commit, dirty = _git()
+    with model.stock():
+        start = module_fingerprint(model.hf)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     return {
         "git_commit": commit,
@@ -56,7 +58,7 @@ def ingredients(model: LMM, tasks: Iterable[Task]) -> dict[str, Any]:
             "architecture": type(model.hf).__name__,
             "parameters": sum(weight.numel() for weight in model.parameters()),
             "trainable_parameters": sum(weight.numel() for weight in weights),
-            "fingerprint": f"sha256 {module_fingerprint(model.hf)}",
+            "fingerprint": f"sha256 {start}",
         },
     }
 

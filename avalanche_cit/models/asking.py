@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from typing import Any
 
 from avalanche_cit.benchmarks.chat_collator import ChatCollator, PrefixCollator
@@ -11,13 +10,12 @@ from avalanche_cit.benchmarks.qformer_collator import QFormerCollator
 from avalanche_cit.models.families import Family
 
 
-def make_collator(hf: Any, processor: Any, family: Family | None, known_images: Container[str]) -> InstructionCollator:
+def make_collator(hf: Any, processor: Any, family: Family | None) -> InstructionCollator:
     """Make the collator of a stock model; one that is not known is asked by its chat template.
 
     Args:
         hf, processor: The stock model and its processor.
         family: The model's family, or None.
-        known_images: Keys of images whose features are cached.
     """
     text_config = hf.config.get_text_config()
     limits = TextLimits(text_config.to_dict().get("max_position_embeddings"), end_tokens(hf, processor))
@@ -29,7 +27,6 @@ def make_collator(hf: Any, processor: Any, family: Family | None, known_images: 
                 limits,
                 encoder_decoder=bool(text_config.is_encoder_decoder),
                 max_instruction_tokens=hf.config.qformer_config.max_position_embeddings if reads_text else None,
-                known_images=known_images,
             )
         case "prefix":
             return PrefixCollator(processor, limits)

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from avalanche.models import DynamicModule
-from peft import LoraConfig
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from avalanche_cit.benchmarks.batch import IGNORED, InstructionBatch
-from avalanche_cit.benchmarks.collator import image_key
-from avalanche_cit.benchmarks.qformer_collator import QFormerCollator
 from avalanche_cit.errors import UserError, unknown_name
 from avalanche_cit.models.asking import make_collator
 from avalanche_cit.models.expandable_projection import Router
 from avalanche_cit.models.families import FAMILIES, Family
-from avalanche_cit.models.frozen_prefix import VisionFeatures, tower_features
+from avalanche_cit.models.feature_cache import VisionFeatures
+from avalanche_cit.models.kept_features import KeptFeatures
 from avalanche_cit.models.loading import load_stock
 from avalanche_cit.models.out_of_memory import halving
 from avalanche_cit.models.saving import check_can_be_saved, upload
 from avalanche_cit.models.trainable import Trainable, checkpoint_activations, select_trainable, set_training
-from avalanche_cit.models.vision import VisionPart, cast
+from avalanche_cit.models.vision import VisionPart, cast, kept_features
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 
 class LMM(DynamicModule):  # type: ignore[misc]
@@ -47,8 +47,9 @@ class LMM(DynamicModule):  # type: ignore[misc]
         family: The names of the model's modules, for an architecture that is not one of `FAMILIES`. Left away, such a
             model is tuned by patterns of names, and whatever needs to know its modules is refused.
         gradient_checkpointing: Compute activations anew in the backward pass instead of keeping them.
-        vision_features: Where to keep the vision tower's features between uses; None computes them every time. Used
-            by BLIP-2 and InstructBLIP with a frozen tower; other families compute them every time.
+        vision_features: Where to keep what the frozen part before the first trainable weight makes of images; None
+            computes it every time. Used by BLIP-2 and InstructBLIP with a frozen tower; a note says why where it is
+            not used.
 
     Raises:
         UserError: The architecture is not known and has no chat template, or what is to be tuned names nothing.
@@ -83,9 +84,9 @@ class LMM(DynamicModule):  # type: ignore[misc]
         select_trainable(hf, self._family, trainable, lora)
         if gradient_checkpointing:
             checkpoint_activations(hf)
-        self._vision = None if self._family is None else VisionPart(hf, self._family, vision_features)
-        known = self.vision_features
-        self.collator = make_collator(hf, processor, self._family, () if known is None else known)
+        self.collator = make_collator(hf, processor, self._family)
+        kept = None if vision_features is None else kept_features(hf, self._family, self.collator, vision_features)
+        self._vision = None if self._family is None else VisionPart(hf, self._family, kept)
         self.router: Router | None = None
         self.train(False)
 
@@ -159,13 +160,13 @@ class LMM(DynamicModule):  # type: ignore[misc]
             UserError: See `family`.
         """
         if self._vision is None:
-            self._vision = VisionPart(self.hf, self.family, None)
+            self._vision = VisionPart(self.hf, self.family)
         return self._vision
 
     @property
-    def vision_features(self) -> VisionFeatures | None:
-        """The cache of vision features, where there is one."""
-        return None if self._vision is None else self._vision.features
+    def vision_features(self) -> KeptFeatures | None:
+        """What is kept of vision features, where they are."""
+        return None if self._vision is None else self._vision.kept
 
     @property
     def language_model(self) -> nn.Module:
@@ -219,21 +220,9 @@ class LMM(DynamicModule):  # type: ignore[misc]
         return self.vision.embed(batch, self.device)
 
     def prepare(self, dataset: Any) -> None:
-        """Fill the cache of vision features with the images of an Avalanche data set, if there is a cache."""
-        cache, collator = self.vision_features, self.collator
-        if cache is None or not isinstance(collator, QFormerCollator):
-            return
-        examples = [dataset[i][0] for i in range(len(dataset))]
-        keyed = {image_key(example.row["image"]): example for example in examples}
-        missing = {key: example for key, example in keyed.items() if key is not None and key not in cache}
-        if not missing or cache.full:
-            return
-        step = 256
-        keys = list(missing)
-        for start in tqdm(range(0, len(keys), step), desc="vision features", leave=False, disable=len(keys) <= step):
-            part = keys[start : start + step]
-            pixels = collator.pixel_values([missing[key] for key in part])
-            cache.put(part, tower_features(self.vision.tower, pixels.to(self.device)))
+        """Find, or compute and keep, the vision features of an Avalanche data set, where they are kept."""
+        if self.vision_features is not None:
+            self.vision_features.prepare(dataset, self.device)
 
     def spelled_share(self, texts: Sequence[str]) -> float:
         """Return the share of words that the tokenizer has no token for and spells out byte by byte."""
@@ -266,6 +255,10 @@ class LMM(DynamicModule):  # type: ignore[misc]
         for name, weight in own.items():
             weight.copy_(state[name])
 
+    def stock(self) -> AbstractContextManager[None]:
+        """Have `hf` without the wrappers that let kept features pass."""
+        return nullcontext() if self._vision is None else self._vision.stock()
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that plain transformers loads; with LoRA, an adapter that plain peft loads onto the start.
 
@@ -274,7 +267,7 @@ class LMM(DynamicModule):  # type: ignore[misc]
                 outside of the LoRA adapter are tuned too, which an adapter has no place for.
         """
         check_can_be_saved(self)
-        with nullcontext() if self._vision is None else self._vision.stock():
+        with self.stock():
             self.hf.save_pretrained(folder)
             self.processor.save_pretrained(folder)
 
@@ -342,8 +335,8 @@ class LMM(DynamicModule):  # type: ignore[misc]
         return [text.strip() for text in texts]
 
     def _images(self, batch: InstructionBatch) -> dict[str, Tensor]:
-        """The stock model's image inputs, in its data type."""
-        if isinstance(self.collator, QFormerCollator):
-            return {"pixel_values": self.vision.features_or_pixels(batch, self.device)}
+        """The model's image inputs, in its data type."""
+        if self._vision is not None:
+            return self._vision.inputs(batch, self.device)
         assert batch.images is not None
         return cast(batch.images.tensors, self.hf.dtype)

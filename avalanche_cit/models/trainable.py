@@ -7,15 +7,17 @@ import fnmatch
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from peft import LoraConfig
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from avalanche_cit.errors import UserError, unknown_name
 from avalanche_cit.models.families import Family
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 Trainable = str | Sequence[str]
 

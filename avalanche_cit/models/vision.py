@@ -1,4 +1,4 @@
-"""The vision tower inside a stock model: its features kept between uses, and what it makes of a sample's images."""
+"""The vision tower inside a stock model, what of its features is kept, and what it makes of a sample's images."""
 
 from __future__ import annotations
 
@@ -11,36 +11,32 @@ import torch
 from torch import Tensor
 
 from avalanche_cit.benchmarks.batch import InstructionBatch
+from avalanche_cit.benchmarks.collator import InstructionCollator
+from avalanche_cit.benchmarks.qformer_collator import QFormerCollator
 from avalanche_cit.models.families import Family
-from avalanche_cit.models.frozen_prefix import FeaturesOrPixels, VisionFeatures
+from avalanche_cit.models.feature_cache import VisionFeatures
+from avalanche_cit.models.frozen_prefix import FrozenPrefix, why_not
+from avalanche_cit.models.kept_features import KeptFeatures
 
 
 class VisionPart:
     """The vision tower of a stock model whose family is known.
 
     Args:
-        hf: The stock model, its trainable part chosen.
+        hf: The stock model.
         family: Its family.
-        features: Where to keep the tower's features; used by models with a Q-Former whose tower is frozen, whose
-            tower is then wrapped so that it lets features pass.
-
-    Attributes:
-        features: The cache, or None where it is not used.
+        kept: What is kept of its frozen part's outputs, see `kept_features`.
     """
 
-    def __init__(self, hf: Any, family: Family, features: VisionFeatures | None) -> None:
+    def __init__(self, hf: Any, family: Family, kept: KeptFeatures | None = None) -> None:
         self.hf = hf
         self.family = family
-        usable = family.prompt == "qformer" and not any(weight.requires_grad for weight in self.tower.parameters())
-        self.features = features if usable else None
-        if self.features is not None:
-            hf.set_submodule(family.vision, FeaturesOrPixels(self.tower))
+        self.kept = kept
 
     @property
     def tower(self) -> Any:
         """The stock tower."""
-        tower = self.hf.get_submodule(self.family.vision)
-        return tower.tower if isinstance(tower, FeaturesOrPixels) else tower
+        return self.hf.get_submodule(self.family.vision) if self.kept is None else self.kept.prefix.tower
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights and buffers that the tower's output depends on, by name.
@@ -52,21 +48,26 @@ class VisionPart:
         tower = dict(chain(self.tower.named_parameters(), self.tower.named_buffers()))
         return {name: weight for name, weight in tower.items() if not name.startswith(within)}
 
-    def features_or_pixels(self, batch: InstructionBatch, device: torch.device) -> Tensor:
-        """Return features (B, N, D) where all are cached, else pixels (B, C, H, W); one image a sample."""
-        if batch.images is not None:
-            return batch.images.tensors["pixel_values"].to(self.hf.dtype)
-        if self.features is None:
-            raise ValueError("this batch holds no pixels: it was collated for a model with cached vision features")
-        return self.features.get([key for key in batch.image_keys if key is not None], device)
+    def inputs(self, batch: InstructionBatch, device: torch.device) -> dict[str, Tensor]:
+        """Return the model's image inputs: kept features where there are some, else what the stock model takes.
+
+        Raises:
+            ValueError: Images are left out of the batch, because it was made for a model that keeps features.
+        """
+        if self.kept is not None:
+            return {"pixel_values": self.kept.inputs(batch, device)}
+        if self.family.prompt == "qformer" and (batch.images is None or 0 in batch.images.rows["pixel_values"]):
+            raise ValueError("this batch lacks pixels: it was collated for a model that keeps vision features")
+        assert batch.images is not None
+        return cast(batch.images.tensors, self.hf.dtype)
 
     def embed(self, batch: InstructionBatch, device: torch.device) -> Tensor:
         """Return what the tower makes of each sample's images, (B, D); see `LMM.embed_images`."""
+        if self.kept is not None:
+            return self.kept.class_tokens(batch, device)
         if self.family.prompt == "qformer":
-            features = self.features_or_pixels(batch, device)
-            if features.ndim == 4:
-                features = self.tower(pixel_values=features).last_hidden_state
-            return features[:, 0]
+            class_tokens: Tensor = self.tower(**self.inputs(batch, device)).last_hidden_state[:, 0]
+            return class_tokens
         assert batch.images is not None
         # one by one, so that a sample's vector does not depend on the others of its batch
         images = [batch.images.select([i]).tensors for i in range(len(batch))]
@@ -74,14 +75,16 @@ class VisionPart:
 
     @contextmanager
     def stock(self) -> Iterator[None]:
-        """Have the stock tower in its place, without what lets cached features pass."""
-        name = self.family.vision
-        wrapped = self.hf.get_submodule(name)
-        self.hf.set_submodule(name, self.tower)
+        """Have stock modules in the places of the wrappers that let kept features pass."""
+        stock = {} if self.kept is None else self.kept.prefix.stock
+        wrappers = {name: self.hf.get_submodule(name) for name in stock}
+        for name, module in stock.items():
+            self.hf.set_submodule(name, module)
         try:
             yield
         finally:
-            self.hf.set_submodule(name, wrapped)
+            for name, wrapper in wrappers.items():
+                self.hf.set_submodule(name, wrapper)
 
     def _mean(self, images: Mapping[str, Tensor]) -> Tensor:
         """Mean over the tower's tokens, (D,)."""
@@ -93,6 +96,26 @@ class VisionPart:
         """Zeros in the place of such a mean, for a sample without an image, (D,)."""
         width: int = self.hf.config.vision_config.to_dict()[self.family.vision_width]
         return torch.zeros(width, dtype=self.hf.dtype, device=device)
+
+
+def kept_features(
+    hf: Any, family: Family | None, collator: InstructionCollator, cache: VisionFeatures
+) -> KeptFeatures | None:
+    """Prepare a stock model for features that are kept; None, and a note that says why, where they cannot be.
+
+    Args:
+        hf: The stock model, its trainable part chosen.
+        family: Its family, if it is known.
+        collator: Makes its batches.
+        cache: Where to keep them.
+    """
+    reason = why_not(hf, family)
+    if reason is not None:
+        print(f"note: no vision features are kept: {reason}")
+        return None
+    assert family is not None
+    assert isinstance(collator, QFormerCollator)
+    return KeptFeatures(FrozenPrefix(hf, family, collator), collator, cache)
 
 
 def cast(images: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

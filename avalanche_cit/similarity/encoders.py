@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from avalanche_cit.benchmarks.scenario import Example
 from avalanche_cit.errors import UserError, unknown_name
+from avalanche_cit.models.frozen_prefix import CHUNK
 from avalanche_cit.models.lmm import LMM
 from avalanche_cit.similarity.external_encoders import OpenClip, SentenceEncoder
 from avalanche_cit.similarity.weights import checksum
@@ -38,8 +39,6 @@ IMAGE_ENCODERS = ("vision_tower", "open_clip:NAME_OR_FOLDER[:PRETRAINED]")
 
 TEXT_ENCODERS = ("token_embedding", "sentence_transformers:NAME_OR_FOLDER")
 """How text encoders are written on command lines and in YAML files."""
-
-_BATCH = 64  # images at a time, always as many: the shape that cached vision features are computed in, so the same bits
 
 
 class ImageEncoder(Protocol):
@@ -92,9 +91,9 @@ class VisionTower:
     def __call__(self, examples: Sequence[Example]) -> Tensor:
         """Return the vectors (N, D) of the images of N examples."""
         vectors = []
-        for start in range(0, len(examples), _BATCH):
-            part = list(examples[start : start + _BATCH])
-            filled = part + part[-1:] * (_BATCH - len(part))
+        for start in range(0, len(examples), CHUNK):
+            part = list(examples[start : start + CHUNK])
+            filled = part + part[-1:] * (CHUNK - len(part))  # kept features have that shape's bits
             batch, _, _ = self._lmm.collator([(example, 0) for example in filled])
             vectors.append(self._lmm.embed_images(batch.to(self._lmm.device))[: len(part)].float())
         return torch.cat(vectors)

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from avalanche_cit.benchmarks.catalogue import cache_dir
 from avalanche_cit.benchmarks.collator import image_key
+from avalanche_cit.benchmarks.images import image_state
 from avalanche_cit.benchmarks.instruction_data import images_of
 from avalanche_cit.benchmarks.scenario import Example, strided_indices
 from avalanche_cit.errors import UserError
@@ -158,21 +159,10 @@ def _key(chosen: _Strided, image_encoder: ImageEncoder, text_encoder: TextEncode
     digest = hashlib.sha256(json.dumps([_VERSION, image_encoder.name, text_encoder.name]).encode())
     for example in chosen:
         row = example.row
-        images = [(image_key(image), _state(image)) for image in images_of(row)]
+        images = [(image_key(image), image_state(image)) for image in images_of(row)]
         about = [row["id"], example.task.render(row), row["target"], images]
         digest.update(json.dumps(about).encode())
     return digest.hexdigest()[:32]
-
-
-def _state(image: Mapping[str, Any]) -> list[int]:
-    """Size and time of an image that is named by its path, because another one may come to lie there."""
-    if image["bytes"] is not None:
-        return []
-    try:
-        file = Path(image["path"]).stat()
-    except OSError:
-        return []
-    return [file.st_size, file.st_mtime_ns]
 
 
 def _read(file: Path) -> TaskEmbedding | None:

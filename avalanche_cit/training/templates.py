@@ -239,13 +239,20 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         """Hand the model's collator to the data, which plugins load too, and fill the cache of vision features."""
         self.experience.dataset.collate_fn = self.processes.sharing(self.model.collator)
         super().train_dataset_adaptation(**kwargs)
-        self.model.prepare(self.adapted_dataset)
+        self._prepare(self.adapted_dataset)
 
     def eval_dataset_adaptation(self, **kwargs: Any) -> None:
         """Hand the model's collator to the data, and fill the cache of vision features."""
         self.experience.dataset.collate_fn = self.model.collator
         super().eval_dataset_adaptation(**kwargs)
-        self.model.prepare(self.adapted_dataset)
+        self._prepare(self.adapted_dataset)
+
+    def _prepare(self, dataset: Any) -> None:
+        """Fill the cache of vision features, each process with its share."""
+        if self.processes.count > 1:
+            self.model.prepare(dataset.subset(self.processes.share(range(len(dataset)))))
+            self.processes.wait()
+        self.model.prepare(dataset)
 
     def make_train_dataloader(
         self, num_workers: int = 0, shuffle: bool = True, drop_last: bool = False, **kwargs: Any

@@ -1,6 +1,7 @@
 """Runs that are killed, at any moment, and resumed are the uninterrupted run, bit for bit."""
 
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,30 @@ def test_killed_in_the_middle_of_writing_a_checkpoint(
     server.run(config, folder).ended()
 
     assert differences(whole(config)[0], folder) == []
+
+
+@pytest.mark.parametrize("strategy", ["replay", "eproj"])
+def test_killed_while_vision_features_are_computed(
+    server: Any, small: dict[str, Any], cache: Path, differences: Differences, tmp_path: Path, strategy: str
+) -> None:
+    """Whichever features it kept, found, or had no room for, the run is the one that nothing interrupts."""
+    kept = cache / "vision_features"
+    config = {**small, "strategy": strategy, "seed": 9}
+    folder, whole, again = tmp_path / "killed", tmp_path / "whole", tmp_path / "again"
+    shutil.rmtree(kept, ignore_errors=True)
+    prefix = "qformer-" if strategy == "eproj" else "tower-"
+    assert server.run(config, folder, at=3, of=f"replace {prefix}").status == KILLED  # before the second file
+    assert server.run({**config, "cache_gb": 1e-9}, folder, at=9, of="training forward").status == KILLED
+    assert len(list(kept.rglob("[!.]*.safetensors"))) == 1
+    resumed = server.run(config, folder).ended()
+
+    assert "resuming from step " in resumed.output
+    assert "are computed and kept" in resumed.output
+    shutil.rmtree(kept)
+    assert "are computed and kept" in server.run(config, whole).ended().output
+    assert "are computed and kept" not in server.run(config, again).ended().output
+    assert differences(whole, folder) == []
+    assert differences(whole, again) == []
 
 
 @pytest.mark.parametrize("of", ["before replace killed/.lock.holder", "before replace checkpoints/final.safetensors"])

@@ -21,6 +21,7 @@ from transformers import AutoModel, AutoModelForImageTextToText, AutoTokenizer
 from avalanche_cit.benchmarks.scenario import Example
 from avalanche_cit.errors import UserError
 from avalanche_cit.models import LMM, VisionFeatures
+from avalanche_cit.models.frozen_prefix import CHUNK
 from avalanche_cit.similarity import (
     OpenClip,
     SentenceEncoder,
@@ -64,11 +65,11 @@ def test_vision_tower_takes_more_images_than_go_at_a_time(load: Callable[..., LM
     model = load()
     tower, sizes = VisionTower(model), []
     model.hf.vision_model.register_forward_hook(lambda module, _, output: sizes.append(len(output.last_hidden_state)))
-    many = examples * 4  # 72, of which 64 go at a time
+    many = examples * 4  # 72, of which 16 go at a time
 
     assert torch.equal(tower(many), tower(examples).repeat(4, 1))
     assert torch.equal(tower(examples[3:4]), tower(examples)[3:4])
-    assert set(sizes) == {64}  # the one shape that cached features are computed in, or the bits could differ
+    assert set(sizes) == {CHUNK}  # the one shape that cached features are computed in, or the bits could differ
 
 
 def test_vision_tower_reads_cached_features_bit_for_bit(
