@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from avalanche_cit.benchmarks.whole_folder import write_whole
 from avalanche_cit.errors import UserError, unknown_name
@@ -60,6 +59,8 @@ def draw_task(task: str, root: Path, *, seed: int, sizes: Mapping[str, int]) -> 
 
 
 def _draw(task: str, folder: Path, seed: int, sizes: Mapping[str, int]) -> None:
+    from sklearn.datasets import load_digits  # which takes a second to import
+
     rng = np.random.default_rng((VERSION, seed, TASKS.index(task)))
     images, labels = load_digits(return_X_y=True)
     count, ask = _TASKS[task]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from peft import LoraConfig
 from transformers import BitsAndBytesConfig
 
 from avalanche_cit.errors import UserError, unknown_name
 from avalanche_cit.models.families import Family
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 QUANTIZATIONS = ("4bit", "8bit")
 
@@ -27,6 +29,8 @@ def lora_config(options: Mapping[str, Any] | None) -> LoraConfig | None:
     """
     if options is None:
         return None
+    from peft import LoraConfig  # which takes seconds to import
+
     known = [field.name for field in dataclasses.fields(LoraConfig)]
     for name in options:
         if name not in known:

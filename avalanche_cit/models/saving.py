@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 import httpx
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
-from peft import get_peft_model_state_dict
-from peft.tuners.tuners_utils import BaseTunerLayer
 
 from avalanche_cit.errors import UserError
 
@@ -24,6 +22,9 @@ def check_can_be_saved(model: LMM) -> None:
     """
     if model.router is not None:
         raise UserError("a model with a projection per task (EProj) has no place in a plain transformers folder")
+    from peft import get_peft_model_state_dict  # which takes seconds to import
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     if not any(isinstance(module, BaseTunerLayer) for module in model.hf.modules()):
         return
     adapter = sum(weight.numel() for weight in get_peft_model_state_dict(model.hf).values())
