@@ -27,7 +27,7 @@ from avalanche_cit.training.plugins.importance import Importance, normalise
 from avalanche_cit.training.plugins.penalty import log_penalty
 from avalanche_cit.training.plugins.weighting import WEIGHTINGS, weighted
 
-_MOST_TASKS = 127  # what an int8 owner can tell apart
+_INT8_TASKS = 128  # that an owner of one byte tells apart
 _CHUNK = 2**22  # weights whose differences are held at a time
 
 
@@ -35,8 +35,8 @@ class RegularizationPlugin(SupervisedPlugin, supports_distributed=True):  # type
     """Penalises changes of weights that matter to earlier tasks.
 
     After every task the importance of each trainable weight is estimated in an extra pass over (a sample of) the
-    task's training data. Held per trainable weight: importance and anchor, with a weighting also the owner (one byte)
-    and, while training, the weighted importance; none of it grows with the number of tasks.
+    task's training data. Held per trainable weight: importance and anchor, with a weighting also the owner (one byte;
+    two from the 129th task on) and, while training, the weighted importance; nothing else grows with the tasks.
 
     Args:
         importance: How importance is estimated.
@@ -165,8 +165,6 @@ class RegularizationPlugin(SupervisedPlugin, supports_distributed=True):  # type
     def _learn(self, strategy: Any, experience: Any) -> None:
         """Merge in the importance of one more task, and anchor the weights where they are."""
         task = single_task(experience, "regularization")
-        if len(self.tasks) == _MOST_TASKS:
-            raise UserError(f"task '{task}' is one too many: regularization tells {_MOST_TASKS} tasks apart")
         if self.seen_tasks is not None:
             self.seen_tasks.see(task, experience.dataset)
         new = self.importance.estimate(strategy, experience.dataset)
@@ -183,6 +181,8 @@ class RegularizationPlugin(SupervisedPlugin, supports_distributed=True):  # type
         elif self.merge == "sum":
             torch._foreach_add_(self.omega, new)
         else:
+            if len(self.tasks) == _INT8_TASKS:
+                self.owner = [owner.to(torch.int16) for owner in self.owner]
             for owner, old, now in zip(self.owner, self.omega, new, strict=False):
                 owner.masked_fill_(now > old, len(self.tasks))
             torch._foreach_maximum_(self.omega, new)

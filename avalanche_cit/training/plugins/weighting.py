@@ -34,7 +34,7 @@ def weighted(
 
     Args:
         importance: Omega, one tensor per weight.
-        owner: Index of the owning task, of the same shapes (int8).
+        owner: Index of the owning task, of the same shapes (int8 or int16).
         similarity: s(t, k) of the new task to each of the K old ones, (K,), in [0, 1].
         weighting: One of `WEIGHTINGS`.
         rescale: Scale the result so that it sums to what `importance` sums to.

@@ -268,6 +268,58 @@ def test_owners_are_the_tasks_of_largest_importance(load: Callable[..., LMM], be
     assert {int(value) for owner in plugin.owner for value in owner.unique()} == {0, 1, 2}
 
 
+class Planned(EWCImportance):
+    """Says that the k-th task matters most to the k-th weight, and a little less to those before it."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.task = 0
+
+    def estimate(self, strategy: Any, dataset: Any) -> list[torch.Tensor]:
+        importance = torch.zeros(self.count)
+        importance[: self.task] = 0.5 + self.task / 1000
+        importance[self.task] = 1.0
+        self.task += 1
+        return [importance]
+
+
+class ByNumber(Similar):
+    """Says how similar a task is by its number."""
+
+    def similarity(self, task: str, others: list[str]) -> torch.Tensor:
+        return torch.arange(len(others)) / 1000
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        pass
+
+
+@pytest.mark.parametrize("count", [127, 128, 129, 130, 256, 257, 300])
+def test_owners_of_many_tasks(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An owner's index goes beyond what one byte holds, with and without its sign."""
+    monkeypatch.setattr("avalanche_cit.training.plugins.regularization.single_task", lambda name, method: name)
+    weight = nn.Parameter(torch.zeros(count))
+    model = SimpleNamespace(named_parameters=lambda: [("a", weight)], trainable_state=lambda: {"a": weight.detach()})
+    strategy: Any = SimpleNamespace(model=model)
+    seen: Any = ByNumber(0)
+    options: dict[str, Any] = {"merge": "max", "weighting": "dissimilarity", "seen_tasks": seen}
+    plugin = RegularizationPlugin(Planned(count), 1.0, **options)
+
+    class Name(str):
+        dataset = None
+
+    for task in range(count):
+        plugin._learn(strategy, Name(f"task {task}"))
+    again = RegularizationPlugin(Planned(count), 1.0, **options)
+    again.load_state_dict(plugin.state_dict())
+    strategy.experience = Name("new")
+    again.before_training_exp(strategy)
+
+    assert torch.equal(plugin.owner[0].long(), torch.arange(count))
+    assert plugin.owner[0].element_size() == (1 if count <= 128 else 2)
+    torch.testing.assert_close(again._weighted, [1 - torch.arange(count) / 1000])
+
+
 def test_task_0_is_protected_from_the_first_task_on(load: Callable[..., LMM], benchmark: CLScenario) -> None:
     members = benchmark.task0_train_stream
     strategy = TIR(model=load(), lambda_=1e4, task0=members, **OPTIONS)

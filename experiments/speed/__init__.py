@@ -1,0 +1,1 @@
+"""The comparisons of benchmark_speed.py, one a file."""
