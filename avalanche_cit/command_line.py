@@ -111,9 +111,13 @@ def run_main(main: Callable[[], object]) -> None:
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
         number = interrupt.signal if isinstance(interrupt, Interrupted) else signal.SIGINT
-        command = shlex.join([Path(sys.executable).name, *sys.argv])
-        print(f"interrupted; what is saved is kept, and this goes on with it: {command}", file=sys.stderr)
+        print(f"interrupted; what is saved is kept, and this goes on with it: {this_command()}", file=sys.stderr)
         sys.exit(128 + number)
+
+
+def this_command() -> str:
+    """Return what was typed, so that it can be typed again."""
+    return shlex.join([Path(sys.executable).name, *sys.argv])
 
 
 def _underscored(word: str) -> str:

@@ -55,6 +55,19 @@ def started_processes(asked: int | None = None) -> int:
     return started
 
 
+def be_alone() -> None:
+    """Refuse to be one of several processes, for a command that several cannot carry out together.
+
+    Raises:
+        UserError: A launcher has started several.
+    """
+    if started_processes() > 1:
+        raise UserError(
+            "this command is for one process: torchrun and accelerate launch start forgetting_matrix.py; many runs at "
+            "a time are compare.py --workers N"
+        )
+
+
 def join_processes(asked: int | None = None, device: str | torch.device = "cpu") -> Processes:
     """Join the processes that a launcher has started; a process that was started alone stays alone.
 

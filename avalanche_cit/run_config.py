@@ -86,8 +86,10 @@ part forgets less by itself."""
 QUICK = {"train_samples": 96, "validation_samples": 16, "test_samples": 24, "epochs": 2}
 """What ``--quick`` stands for, where an option is not given."""
 
-MAY_CHANGE = ("workers", "checkpoint_minutes", "checkpoint_steps", "cache_gb")
-"""Options that change no number, so that a run may be continued, or read, with others than it was begun with."""
+MAY_CHANGE = ("data_workers", "checkpoint_minutes", "checkpoint_steps", "cache_gb", "workers")
+"""Options that change no number, so that a run may be continued, or read, with others than it was begun with.
+
+`workers` is what `data_workers` was called once."""
 
 SWITCHES = {
     "task0": "evaluate task 0's members too",
@@ -168,7 +170,7 @@ class RunConfig:
         checkpoint_minutes: While training, save a checkpoint when so many minutes have gone by; None: not by time.
             Each finished task and each evaluated cell is saved anyway.
         checkpoint_steps: While training, save a checkpoint after so many optimizer steps; None: not by steps.
-        workers: Processes that load data; 0 loads in the main one. They change no number.
+        data_workers: Processes that load data; 0 loads in the main one. They change no number.
         cache_features: Keep on disk, from run to run, what the frozen part before the first tuned weight makes of each
             image: the vision tower, or vision tower and Q-Former. Where that cannot be, a note says why.
         cache_gb: Disk space, in GB of 10^9 bytes, that such features of all models together may take; those of further
@@ -225,7 +227,7 @@ class RunConfig:
     deterministic: bool = False
     checkpoint_minutes: float | None = 5.0
     checkpoint_steps: int | None = None
-    workers: int = 0
+    data_workers: int = 0
     cache_features: bool = True
     cache_gb: float = 20.0
     data_root: Path | None = None
@@ -274,7 +276,7 @@ class RunConfig:
                 raise UserError(f"{name} is {number}: it must be above 0, and finite")
         for name, (number, least, greatest) in {
             "seed": (self.seed, 0, 2**32 - 1),
-            "workers": (self.workers, 0, math.inf),
+            "data_workers": (self.data_workers, 0, math.inf),
             "lambda_": (self.lambda_, 0, math.inf),
             "weight_decay": (self.weight_decay, 0, math.inf),
             "warmup": (self.warmup, 0, 1),

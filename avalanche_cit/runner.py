@@ -155,11 +155,11 @@ def _run(
     with closing(progress):
         for row, experiences, streams in _stages(config, benchmark, strategy, trained):
             if experiences:
-                strategy.train(experiences, num_workers=config.workers)
+                strategy.train(experiences, num_workers=config.data_workers)
             for stream in streams:
                 missing = matrix.missing(row, stream)
                 if missing:
-                    strategy.eval(missing, num_workers=config.workers)
+                    strategy.eval(missing, num_workers=config.data_workers)
             if streams and is_main:
                 matrix_file().write(directory.folder)
     if not is_main:

@@ -1,20 +1,23 @@
 """Compare strategies over seeds and orders of tasks, in one table.
 
     python experiments/compare.py [--benchmark NAME|YAML ...] [--strategy NAME ...] [--seeds N ...]
-        [--model NAME|FOLDER] [--output DIR] [--quick] [--config YAML] [any other option]
+        [--model NAME|FOLDER] [--output DIR] [--quick] [--workers N] [--ray local|ADDRESS] [--config YAML]
+        [any other option]
 
 Runs go to DIR/BENCHMARK/MODEL/STRATEGY-seedN/; finished ones are used again, unfinished ones go on. Several benchmarks
 with the same tasks are several orders of them, and are also pooled. A method's own options stand in the YAML file::
 
     strategies: {ewc: {lambda_: 100.0}, eproj: {threshold: 0.4}}
 
-Written into DIR: runs.csv (a line per run), comparison.csv, .md, .tex and .png, and report.html.
+Written into DIR after every run: runs.csv (a line per run), comparison.csv, .md and .tex; in the end comparison.png and
+report.html. Several runs at a time, on one machine or many: docs/many_runs.md.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ from rich.text import Text
 from transformers.utils.logging import disable_progress_bar
 
 from avalanche_cit.benchmarks.catalogue import find_benchmark
-from avalanche_cit.command_line import ConfigFile, Parser, run_main
+from avalanche_cit.command_line import ConfigFile, Parser, run_main, this_command
 from avalanche_cit.errors import UserError, unknown_name
 from avalanche_cit.evaluation.comparison import (
     REFERENCES,
@@ -40,13 +43,15 @@ from avalanche_cit.evaluation.comparison import (
     markdown,
     observations,
 )
+from avalanche_cit.launching import InThisProcess, RayTasks, WorkerProcesses, Workers, carry_out_all, name_of
+from avalanche_cit.launching.processes import visible_gpus
 from avalanche_cit.logging.plots import plot_comparison, save_figure
 from avalanche_cit.logging.report import NAMES, write_report
-from avalanche_cit.models.feature_cache import VisionFeatures
 from avalanche_cit.models.loading import SHIPPED
-from avalanche_cit.processes import Processes
+from avalanche_cit.processes import Processes, be_alone
 from avalanche_cit.run_config import STRATEGIES, RunConfig, add_run_options, check_has_option, quickened
-from avalanche_cit.runner import open_run, run
+from avalanche_cit.runner import open_run
+from avalanche_cit.whole_file import whole_file, write_whole
 
 OF_ALL_RUNS = (
     "strategy",
@@ -80,31 +85,57 @@ COLUMNS = {
 }
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What the command line asks for.
+
+    Attributes:
+        runs: Every run by its folder, resolved and checked.
+        output: The folder of all.
+        tuning: How the options were chosen.
+        workers: How many runs at a time; None: one, or as many as Ray has cores for.
+        ray: Address of Ray, where it carries the runs out.
+    """
+
+    runs: dict[Path, RunConfig]
+    output: Path
+    tuning: str
+    workers: int | None
+    ray: str | None
+
+
 def main() -> None:
     """Run what is missing, print the tables, and write them."""
-    runs, output, tuning = planned_runs(make_parser())
-    for folder, config in runs.items():
+    plan = planned_runs(make_parser())
+    for folder, config in plan.runs.items():
         if folder.exists():
             open_run(config, folder, Processes())  # refuses a run of other options, before hours of work
+
+    try:
+        plan.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {plan.output}: {error.strerror}; give another --output") from None
 
     disable_progress_bar()  # transformers' own, for files that take no time here
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = max(console.width, 140)  # a log has no edge to fold tables at
-    features = VisionFeatures()
-    for number, (folder, config) in enumerate(runs.items(), start=1):
-        benchmark = folder.parent.parent.name
-        console.print(f"run {number} of {len(runs)}: {benchmark}, {config.strategy}, seed {config.seed}")
-        run(config, folder, vision_features=features)
+    finished: dict[Path, ComparedRun] = {}
 
-    compared = [ComparedRun.read(folder) for folder in runs]
-    note = f"Learning rates and lambdas: {tuning}."
-    if used := estimators(compared):
-        note += f" Importance: {used}."
-    write(output, compared, note, console)
-    write_report(list(runs), output / "report.html")
-    console.print(f"tables: {output / 'comparison.md'}, plot: {output / 'comparison.png'}")
-    console.print(f"report: {output / 'report.html'}")
+    def when_finished(folder: Path) -> None:
+        finished[folder] = ComparedRun.read(folder)
+        write(plan, finished)
+
+    failures = carry_out_all(plan.runs, make_workers(plan, console), console, when_finished)
+
+    if finished:
+        show(plan, finished, console)
+    if failures:
+        listed = "; ".join(f"{name_of(plan.runs[folder])}: {failure}" for folder, failure in failures.items())
+        raise UserError(
+            f"{len(failures)} of {len(plan.runs)} runs are not finished: {listed}; "
+            f"what is saved is kept, and this goes on with them: {this_command()}"
+        )
 
 
 def make_parser() -> Parser:
@@ -123,17 +154,27 @@ def make_parser() -> Parser:
     parser.add_argument("--strategies", type=dict[str, dict[str, Any]], default={}, help=own)
     tuning = "how learning rates and lambdas were chosen, for the captions"
     parser.add_argument("--tuning", type=str, default="as given, not tuned", help=tuning)
+    at_a_time = "runs at a time, each in a process of its own (default: 1, in this one; with --ray as many as fit)"
+    parser.add_argument("--workers", type=int | None, help=at_a_time)
+    address = "let Ray carry the runs out: local starts it here; auto, HOST:PORT or ray://HOST:PORT joins a cluster"
+    parser.add_argument("--ray", type=str | None, metavar="ADDRESS", help=address)
     add_run_options(parser, skip={"strategy", "benchmark", "seed", "stream"})
     return parser
 
 
-def planned_runs(parser: Parser) -> tuple[dict[Path, RunConfig], Path, str]:
-    """Return every run by its folder, resolved and checked; the folder of all; and how the options were chosen."""
+def planned_runs(parser: Parser) -> Plan:
+    """Return what the command line asks for, every run of it resolved and checked."""
     options = parser.parse_args().as_dict()
     options.pop("config", None)
     benchmarks, strategies, seeds, output, quick, own, tuning = (
         options.pop(name) for name in ("benchmark", "strategy", "seeds", "output", "quick", "strategies", "tuning")
     )
+    workers, ray = (options.pop(name) for name in ("workers", "ray"))
+    be_alone()
+    if workers is not None and workers < 1:
+        raise UserError(f"workers is {workers}: it must be at least 1")
+    if ray is not None and options["device"].startswith("cuda:"):
+        raise UserError(f"device is {options['device']}, but Ray gives each run its GPU: give --device cuda")
     if quick:
         options = quickened(options, parser)
     output = output or Path("comparison-quick" if quick else "comparison")
@@ -151,7 +192,19 @@ def planned_runs(parser: Parser) -> tuple[dict[Path, RunConfig], Path, str]:
                 runs[folder] = RunConfig(**given).resolved()
     if not runs:
         raise UserError("there is nothing to compare: give at least one benchmark, one strategy and one seed")
-    return runs, output, tuning
+    return Plan(runs, output, tuning, workers, ray)
+
+
+def make_workers(plan: Plan, console: Console) -> Workers:
+    """Return what carries the runs out, as the command line asks."""
+    config = next(iter(plan.runs.values()))  # all have the same device
+    if plan.ray is not None:
+        return RayTasks(plan.ray, plan.workers, config.threads, gpu=config.device == "cuda")
+    if plan.workers is None or plan.workers == 1:
+        return InThisProcess()
+    if plan.workers > (cores := os.cpu_count() or 1):
+        console.print(f"note: {plan.workers} runs at a time share {cores} CPU core{'s' * (cores > 1)}")
+    return WorkerProcesses(plan.workers, gpus=visible_gpus() if config.device == "cuda" else ())
 
 
 def checked_options(own: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -191,24 +244,53 @@ def with_projection(strategies: Sequence[str]) -> list[str]:
     return named
 
 
-def write(output: Path, runs: Sequence[ComparedRun], note: str, console: Console) -> None:
-    """Print all tables, and write them with the plot."""
+def write(plan: Plan, finished: Mapping[Path, ComparedRun]) -> None:
+    """Write the tables of the runs that are finished, each file as a whole."""
+    runs, note = in_order(plan, finished)
     comparisons = compare(runs)
     pages, sources = ["# Comparison\n"], ["% needs \\usepackage{booktabs}\n"]
     for comparison in comparisons:
-        heading = f"{' + '.join(comparison.benchmarks)} from {comparison.model}"
-        pages.append(f"## {heading}\n")
-        console.print(Text(f"\n{heading}", style="bold"))
+        pages.append(f"## {heading(comparison)}\n")
         for kind, (title, table) in tables(comparison, note).items():
-            print_table(console, title, table)
             pages.append(f"{title}\n\n{markdown(table)}")
             label = f"tab:{'-'.join(comparison.benchmarks)}-{Path(comparison.model).name}-{kind}"
-            sources.append(latex(table, caption=f"{heading}: {title}", label=label))
-    observations(runs).to_csv(output / "runs.csv", index=False)
-    pd.concat([comparison.flat() for comparison in comparisons]).to_csv(output / "comparison.csv", index=False)
-    (output / "comparison.md").write_text("\n".join(pages), encoding="utf-8")
-    (output / "comparison.tex").write_text("\n".join(sources), encoding="utf-8")
-    save_figure(plot_comparison(comparisons, caption=note), output / "comparison.png")
+            sources.append(latex(table, caption=f"{heading(comparison)}: {title}", label=label))
+    with whole_file(plan.output / "runs.csv") as unfinished:
+        observations(runs).to_csv(unfinished, index=False)
+    with whole_file(plan.output / "comparison.csv") as unfinished:
+        pd.concat([comparison.flat() for comparison in comparisons]).to_csv(unfinished, index=False)
+    write_whole(plan.output / "comparison.md", "\n".join(pages))
+    write_whole(plan.output / "comparison.tex", "\n".join(sources))
+
+
+def show(plan: Plan, finished: Mapping[Path, ComparedRun], console: Console) -> None:
+    """Print all tables of the runs that are finished, and write the plot and the report."""
+    runs, note = in_order(plan, finished)
+    comparisons = compare(runs)
+    for comparison in comparisons:
+        console.print(Text(f"\n{heading(comparison)}", style="bold"))
+        for title, table in tables(comparison, note).values():
+            print_table(console, title, table)
+    save_figure(plot_comparison(comparisons, caption=note), plan.output / "comparison.png")
+    write_report([folder for folder in plan.runs if folder in finished], plan.output / "report.html")
+    console.print(f"tables: {plan.output / 'comparison.md'}, plot: {plan.output / 'comparison.png'}")
+    console.print(f"report: {plan.output / 'report.html'}")
+
+
+def in_order(plan: Plan, finished: Mapping[Path, ComparedRun]) -> tuple[list[ComparedRun], str]:
+    """Return the finished runs in the order in which they are asked for, and what a table's title says about them."""
+    runs = [finished[folder] for folder in plan.runs if folder in finished]
+    note = f"Learning rates and lambdas: {plan.tuning}."
+    if used := estimators(runs):
+        note += f" Importance: {used}."
+    if len(runs) < len(plan.runs):
+        note += f" So far {len(runs)} of {len(plan.runs)} runs."
+    return runs, note
+
+
+def heading(comparison: Comparison) -> str:
+    """Return what stands above a comparison's tables."""
+    return f"{' + '.join(comparison.benchmarks)} from {comparison.model}"
 
 
 def tables(comparison: Comparison, note: str) -> dict[str, tuple[str, pd.DataFrame]]:

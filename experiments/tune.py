@@ -29,6 +29,7 @@ from avalanche_cit.command_line import ConfigFile, Parser, run_main
 from avalanche_cit.errors import UserError, unknown_name
 from avalanche_cit.grid_search import Grid, read_grids
 from avalanche_cit.models.feature_cache import VisionFeatures
+from avalanche_cit.processes import be_alone
 from avalanche_cit.run_config import RunConfig, add_run_options, quickened
 from avalanche_cit.runner import run
 
@@ -37,6 +38,7 @@ GRIDS = Path(__file__).parent / "configs" / "grids.yaml"
 
 def main() -> None:
     """Try every grid, and write what is best."""
+    be_alone()
     parser = make_parser()
     options = parser.parse_args().as_dict()
     options.pop("config", None)

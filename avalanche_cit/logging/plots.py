@@ -19,6 +19,7 @@ from matplotlib.patches import Rectangle
 
 from avalanche_cit.errors import UserError
 from avalanche_cit.evaluation.matrix_file import MatrixFile
+from avalanche_cit.whole_file import whole_file
 
 if TYPE_CHECKING:
     from avalanche_cit.evaluation.comparison import Comparison
@@ -267,7 +268,8 @@ def _points(
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure; the suffix of the path (``.png``, ``.pdf``, ``.svg``) decides the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=160, facecolor="white")
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=160, facecolor="white", format=path.suffix.removeprefix("."))
 
 
 def top_of_scale(matrix_file: MatrixFile) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
@@ -23,7 +24,8 @@ class ProgressPlugin(SupervisedPlugin, supports_distributed=True):  # type: igno
         super().__init__()
         self.samples_seen = 0
         # shown after a second: what goes wrong while a run is set up stands on a line of its own
-        self._bar = tqdm(total=total, desc=title, unit="batch", dynamic_ncols=True, delay=1)
+        every = 0.1 if sys.stderr.isatty() else 30.0  # seconds: a log keeps every line
+        self._bar = tqdm(total=total, desc=title, unit="batch", dynamic_ncols=True, delay=1, mininterval=every)
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Count a training batch."""

@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,15 @@ def read_config(file: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{file}: is no configuration; delete the run directory, or give another")
     return config
+
+
+def wait_until_unlocked(folder: Path, seconds: float) -> None:
+    """Wait until no process holds a run directory, or some seconds.
+
+    What a killed process has started, such as data loaders, holds its lock a little longer than itself.
+    """
+    with suppress(Timeout), FileLock(folder / ".lock", timeout=seconds):
+        pass
 
 
 def _read_holder(file: Path) -> str:

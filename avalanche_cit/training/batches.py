@@ -93,5 +93,5 @@ def _explained(text: str) -> UserError | None:
     if text.startswith("Caught UserError in DataLoader worker"):
         return UserError(text.rpartition("UserError: ")[2])
     if text.startswith("DataLoader worker (pid"):
-        return UserError(f"a process that loads data died, often for want of memory: try fewer --workers ({text})")
+        return UserError(f"a process that loads data died, often for want of memory: try fewer --data-workers ({text})")
     return None

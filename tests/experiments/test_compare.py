@@ -11,12 +11,12 @@ import yaml
 from PIL import Image
 
 import avalanche_cit.benchmarks.mini as mini
-from avalanche_cit import runner
 from avalanche_cit.errors import UserError
 from avalanche_cit.evaluation.matrix import CONVENTIONS
 from avalanche_cit.evaluation.matrix_file import MatrixFile
-from avalanche_cit.logging.run_directory import RunDirectory
+from avalanche_cit.launching import here
 from avalanche_cit.run_config import STRATEGIES, SWITCHES
+from avalanche_cit.runner import open_run
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "compare.py"
 SMALL = ["--train_samples=8", "--validation_samples=2", "--test-samples=4", "--epochs=1", "--batch-size=4"]
@@ -30,8 +30,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
 
     def run(config, folder, *, vision_features=None):
         calls.append((config, folder, vision_features))
-        config = config.resolved()
-        directory = RunDirectory(folder, config.plain())
+        config, directory = open_run(config, folder)
         number = 10.0 * len(config.strategy) + config.seed
         tasks = ["a_1", "b"] if "reversed" not in config.benchmark else ["b", "a_1"]
         kind = STRATEGIES[config.strategy]
@@ -47,7 +46,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
         directory.finish({"samples_seen": 1000})
         return file
 
-    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(here, "run", run)
     return calls
 
 
@@ -166,8 +165,10 @@ def test_a_strategys_own_options_are_its_alone(script, asked: list, tmp_path: Pa
         ({"benchmark": ["mini_cit1", "other.yaml"]}, "two benchmarks have the same name"),
         ({"model": "tiny-bass"}, "did you mean 'tiny-base'?"),
         ({"seeds": []}, "there is nothing to compare"),
+        ({"workers": 0}, "workers is 0: it must be at least 1"),
+        ({"ray": "local", "device": "cuda:1"}, "device is cuda:1, but Ray gives each run its GPU"),
         ({"seed": 3}, "unknown option '--seed': did you mean '--seeds'?"),
-        ({"output": "taken"}, "cannot write to taken/mini_cit1/tiny-base/seqft-seed0"),
+        ({"output": "taken"}, "cannot write to taken: File exists; give another --output"),
     ],
 )
 def test_a_mistake_is_one_line_before_any_run(mistake, asked: list, tmp_path: Path, options, message) -> None:
@@ -190,20 +191,57 @@ def test_a_folder_of_other_options_is_refused_before_any_run(script, mistake, as
     assert asked == []
 
 
-def test_a_run_that_fails_stops_the_comparison(script, mistake, asked: list, monkeypatch, tmp_path: Path) -> None:
-    stand_in = runner.run
+def test_a_run_that_fails_keeps_no_other_from_going_on(
+    script, asked: list, monkeypatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    stand_in = here.run
 
     def run(config, folder, **rest):
-        if config.strategy == "replay":
-            raise UserError("another process writes this run")
+        if (config.strategy, config.seed) == ("replay", 1):
+            raise UserError("the disk is full")
         return stand_in(config, folder, **rest)
 
-    monkeypatch.setattr(runner, "run", run)
-    said = mistake("--strategy", "seqft", "replay", "ewc", "--seeds", "0")
-    assert "another process writes this run" in said
-    assert [config.strategy for config, _, _ in asked] == ["seqft"]
-    assert (tmp_path / "comparison" / "mini_cit1" / "tiny-base" / "seqft-seed0" / "matrix.json").exists()
-    assert not (tmp_path / "comparison" / "comparison.csv").exists()
+    monkeypatch.setattr(here, "run", run)
+    with pytest.raises(SystemExit) as end:
+        script("--strategy", "seqft", "replay", "--seeds", "0", "1", "2")
+
+    assert end.value.code == 2
+    assert [(c.strategy, c.seed) for c, _, _ in asked] == [
+        ("seqft", 0), ("replay", 0), ("seqft", 1), ("seqft", 2), ("replay", 2),
+    ]  # fmt: skip
+    printed = capsys.readouterr()
+    assert (
+        "\nfailed: mini_cit1, replay, seed 1: the disk is full\nrun 5 of 6: mini_cit1, seqft, seed 2\n" in printed.out
+    )
+    (line,) = printed.err.splitlines()
+    assert line.startswith(
+        "error: 1 of 6 runs are not finished: mini_cit1, replay, seed 1: the disk is full; what is saved is kept, and "
+        "this goes on with them: python"
+    )
+    assert line.endswith("compare.py --strategy seqft replay --seeds 0 1 2")
+    counts = {row["strategy"]: row["n"] for row in lines_of(tmp_path / "comparison" / "comparison.csv")}
+    assert counts == {"zero-shot": "3", "seqft": "3", "replay": "2"}
+    assert "So far 5 of 6 runs." in (tmp_path / "comparison" / "comparison.md").read_text(encoding="utf-8")
+
+    monkeypatch.setattr(here, "run", stand_in)
+    script("--strategy", "seqft", "replay", "--seeds", "0", "1", "2")
+    assert "So far" not in (tmp_path / "comparison" / "comparison.md").read_text(encoding="utf-8")
+
+
+def test_the_table_so_far_is_written_after_every_run(script, asked: list, monkeypatch, tmp_path: Path) -> None:
+    stand_in, seen = here.run, []
+
+    def run(config, folder, **rest):
+        tables = tmp_path / "comparison"
+        if (tables / "runs.csv").exists():
+            assert f"So far {len(seen)} of 3 runs." in (tables / "comparison.tex").read_text(encoding="utf-8")
+            assert len(lines_of(tables / "runs.csv")) == len(seen)
+        seen.append(len(lines_of(tables / "comparison.csv")) if (tables / "comparison.csv").exists() else 0)
+        return stand_in(config, folder, **rest)
+
+    monkeypatch.setattr(here, "run", run)
+    script("--strategy", "seqft", "ewc", "directft", "--seeds", "0")
+    assert seen == [0, 2, 3]  # rows, that of zero-shot among them
 
 
 def test_two_strategies_for_real_and_again_for_nothing(script, capsys, monkeypatch, tmp_path: Path) -> None:

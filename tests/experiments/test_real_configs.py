@@ -30,9 +30,7 @@ def test_every_run_of_it_is_resolved(config: Path, monkeypatch: pytest.MonkeyPat
     data = [] if own else ["--benchmark", "cit1"]
     monkeypatch.setattr("sys.argv", [str(SCRIPT), "--config", str(config), *data, "--data-root", str(tmp_path)])
 
-    runs, _, _ = names["planned_runs"](names["make_parser"]())
-
-    asked = list(runs.values())
+    asked = list(names["planned_runs"](names["make_parser"]()).runs.values())
     named = yaml.safe_load(config.read_text())["strategy"]
     assert {run.strategy for run in asked} >= set(named)
     for run in asked:
@@ -47,7 +45,7 @@ def test_it_runs_on_a_tiny_model_of_its_family(
     written = yaml.safe_load(config.read_text())
     folder = checkpoint(TINY[written["model"]], tmp_path_factory)
     small = ["--benchmark", "digits", "--no_task0", "--train_samples=4", "--validation_samples=2", "--test_samples=2"]
-    sizes = ["--epochs=1", "--batch_size=4", "--micro_batch_size=2", "--memory_fraction=0.5", "--workers=0"]
+    sizes = ["--epochs=1", "--batch_size=4", "--micro_batch_size=2", "--memory_fraction=0.5", "--data_workers=0"]
     strategies = [name for name in ("seqft", "ewc_tir", "eproj") if name in written["strategy"]]
 
     script(

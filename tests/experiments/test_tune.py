@@ -142,8 +142,8 @@ def test_what_is_chosen_is_a_configuration_of_the_comparison(script, tmp_path: P
     compare = runpy.run_path(str(SCRIPT.with_name("compare.py")))
     chosen = str(tmp_path / "out" / "mini_cit1-tiny-base.yaml")
     monkeypatch.setattr("sys.argv", ["compare.py", "--config", chosen, "--strategy", "seqft", "--seeds", "0"])
-    runs, _, tuning = compare["planned_runs"](compare["make_parser"]())
-    assert "seeds 100" in tuning
-    (config,) = runs.values()
+    plan = compare["planned_runs"](compare["make_parser"]())
+    assert "seeds 100" in plan.tuning
+    (config,) = plan.runs.values()
     assert config.lr == trials["seqft"]["chosen"]
     assert (config.train_samples, config.epochs, config.batch_size) == (8, 1, 4)

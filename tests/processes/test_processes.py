@@ -228,6 +228,16 @@ def test_more_processes_than_asked_for_are_an_error(monkeypatch: pytest.MonkeyPa
         started_processes(2)
 
 
+@pytest.mark.parametrize("script", ["compare.py", "tune.py"])
+def test_commands_for_one_process_are_not_started_twice(script: str, tmp_path: Path) -> None:
+    command = (sys.executable, SCRIPT.with_name(script), f"--output={tmp_path / 'out'}")
+    status, _, errors = finished(started(*command, WORLD_SIZE="2"))
+
+    assert status == 2
+    assert errors.startswith("error: this command is for one process")
+    assert not (tmp_path / "out").exists()
+
+
 # ---- shares ----
 
 

@@ -62,7 +62,7 @@ def test_a_vanished_image(
     split: str,
     workers: int,
 ) -> None:
-    config = {**reds, "workers": workers}
+    config = {**reds, "data_workers": workers}
     image, aside, folder = tmp_path / "data" / "images" / f"{split}3.png", tmp_path / "aside.png", tmp_path / "run"
     failed = server.run(config, folder, at=3, of="before training forward", do=f"mv {image} {aside}")
 
@@ -81,14 +81,16 @@ def test_a_vanished_image(
 def test_a_killed_worker(
     server: Any, whole: Any, reds: dict[str, Any], differences: Differences, tmp_path: Path, of: str
 ) -> None:
-    config, folder = {**reds, "workers": 2}, tmp_path / "run"
+    config, folder = {**reds, "data_workers": 2}, tmp_path / "run"
     kill = "set -- $(cat /proc/$PPID/task/$PPID/children); kill -9 $1; sleep 1"
     failed = server.run(config, folder, at=3, of=of, do=kill)
 
-    assert failed.error.startswith("a process that loads data died, often for want of memory: try fewer --workers (")
+    assert failed.error.startswith(
+        "a process that loads data died, often for want of memory: try fewer --data-workers ("
+    )
     assert re.search(r"DataLoader worker \(pid \d+\) is killed by signal: Killed", failed.error)
     assert f"saved so far: {CheckpointFolder(folder / 'checkpoints').newest}" in failed.error
-    server.run({**config, "workers": 0}, folder).ended()
+    server.run({**config, "data_workers": 0}, folder).ended()
     assert differences(whole(config)[0], folder) == []
 
 
@@ -162,7 +164,7 @@ def test_other_options_are_refused_and_those_that_change_no_number_are_not(
         "--output, or delete that folder"
     )
     assert files(folder) == before
-    changed = {**small, "workers": 2, "checkpoint_steps": 1, "checkpoint_minutes": None}
+    changed = {**small, "data_workers": 2, "checkpoint_steps": 1, "checkpoint_minutes": None}
     assert "resuming from step 4 " in server.run(changed, folder, at=4, of="generate").output
     server.run(changed, folder).ended()
     assert differences(whole(small)[0], folder) == []

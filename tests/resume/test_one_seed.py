@@ -43,7 +43,7 @@ def test_workers_change_nothing(
 ) -> None:
     config = {**small, "strategy": "replay"}
     expected, _ = whole(config)
-    server.run({**config, "workers": 2}, tmp_path / "run").ended()
+    server.run({**config, "data_workers": 2}, tmp_path / "run").ended()
     assert differences(expected, tmp_path / "run") == []
 
 

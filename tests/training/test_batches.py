@@ -156,7 +156,7 @@ def test_an_unreadable_sample_is_told_in_one_line(workers: int) -> None:
 def test_a_killed_worker_is_told_in_one_line() -> None:
     loader = DataLoader(Counted(lambda: os.kill(os.getpid(), signal.SIGKILL)), batch_size=4, num_workers=1)
 
-    with pytest.raises(UserError, match=r"a process that loads data died, .*: try fewer --workers") as raised:
+    with pytest.raises(UserError, match=r"a process that loads data died, .*: try fewer --data-workers") as raised:
         list(batches(loader, (0,)))
 
     assert "\n" not in str(raised.value)
