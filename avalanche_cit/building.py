@@ -125,6 +125,7 @@ def make_strategy(
         "eval_mb_size": config.eval_batch_size,
         "max_grad_norm": config.max_grad_norm,
         "bf16": config.bf16,
+        "compile": config.compile,
         "group_by_length": config.group_by_length,
         "eval_loss": False,
         "seed": config.seed,

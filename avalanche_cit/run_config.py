@@ -152,6 +152,8 @@ class RunConfig:
         image_encoder: vision_tower, or open_clip:NAME_OR_FOLDER[:PRETRAINED].
         text_encoder: token_embedding, or sentence_transformers:NAME_OR_FOLDER.
         bf16: Run forward passes in bfloat16.
+        compile: Backend of torch.compile for the forward passes of training, such as inductor; None: none. The first
+            steps take long then.
         group_by_length: Make training batches of samples of about the same length, so that less is padded; not with
             replay.
         dtype: Data type of the model's weights.
@@ -215,6 +217,7 @@ class RunConfig:
     image_encoder: str = "vision_tower"
     text_encoder: str = "token_embedding"
     bf16: bool = False
+    compile: str | None = None
     group_by_length: bool = False
     dtype: str = "float32"
     quantization: str | None = None

@@ -7,6 +7,7 @@ Avalanche iteration is one optimizer step, see `AccumulatedUpdate`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,12 @@ from avalanche.training.determinism.rng_manager import RNGManager
 from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from avalanche_cit.benchmarks.batch import IGNORED
 from avalanche_cit.benchmarks.questions import Questions, text_lengths
-from avalanche_cit.errors import UserError
+from avalanche_cit.errors import UserError, unknown_name
 from avalanche_cit.models.lmm import LMM
 from avalanche_cit.processes import Processes, join_processes
 from avalanche_cit.training.batches import explained_loading, whole_batches
@@ -68,6 +70,8 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         eval_mb_size: Samples per batch of generation; None for `train_mb_size`.
         max_grad_norm: Gradients are clipped to this norm; None for no clipping.
         bf16: Run forward passes under bfloat16 autocast.
+        compile: Backend of ``torch.compile``, such as ``inductor``, for the forward passes of training; None for none.
+            The first steps take long then. Answers are generated without.
         group_by_length: Make training batches of samples of about the same length, as Hugging Face's trainer does, so
             that less is padded. Batches are less mixed for it.
         eval_loss: Also compute the loss in evaluation (about as dear as generating); without it loss metrics of
@@ -86,8 +90,9 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         questions: What the experience that is evaluated asks, and in which order its samples come.
 
     Raises:
-        UserError: A size or rate is out of its range, or lengths are to be grouped where batches come from a replay; in
-            `train` or `eval`, if a plugin is not proved to work in several processes and there are several.
+        UserError: A size or rate is out of its range, there is no such backend, or lengths are to be grouped where
+            batches come from a replay; in `train` or `eval`, if there are several processes and a plugin is not proved
+            to be right there.
 
     Example:
         >>> strategy = SeqFT(model=LMM.from_pretrained("tiny-base"), train_epochs=3)
@@ -110,6 +115,7 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         eval_mb_size: int | None = None,
         max_grad_norm: float | None = 1.0,
         bf16: bool = False,
+        compile: str | None = None,
         group_by_length: bool = False,
         eval_loss: bool = True,
         reset_optimizer: bool = True,
@@ -132,6 +138,7 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         self.micro_batch_size = micro_batch_size
         self.max_grad_norm = max_grad_norm
         self.bf16 = bf16
+        self.compile = compile
         self.group_by_length = group_by_length
         self.eval_loss = eval_loss
         self.reset_optimizer = reset_optimizer
@@ -146,6 +153,12 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         self.questions = Questions([], [])
         self._questions_of: dict[int, tuple[Any, Questions]] = {}
         model.to(device)
+        if compile is not None:
+            if compile not in torch.compiler.list_backends(exclude_tags=()):
+                raise unknown_name("backend of torch.compile", compile, torch.compiler.list_backends(exclude_tags=()))
+            if self.processes.count > 1:
+                raise UserError("compile is not proved to be right in several processes: leave it away")
+            model.hf.compile(backend=compile)
         super().__init__(
             model=model,
             optimizer=adamw(model, lr, weight_decay) if optimizer is None else optimizer,
@@ -168,6 +181,9 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
         self.in_training = True
         try:
             return super().train(*args, **kwargs)
+        except TorchDynamoException as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"torch.compile fails here, leave compile away ({reason[:300]})") from error
         finally:
             self.in_training = False
             self.pending.clear()
@@ -175,7 +191,8 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, SupervisedTemplate
     def eval(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate as Avalanche's strategies do; what training has logged by then comes before."""
         self.catch_up()
-        return super().eval(*args, **kwargs)
+        with nullcontext() if self.compile is None else torch.compiler.set_stance("force_eager"):
+            return super().eval(*args, **kwargs)
 
     def _check_distributed_training_compatibility(self) -> bool:
         """Refuse what is not proved, where Avalanche warns.

@@ -21,18 +21,39 @@ from avalanche_cit.evaluation import ForgettingMatrix
 from avalanche_cit.models import LMM
 from avalanche_cit.processes import join_processes
 from avalanche_cit.similarity import SeenTasks, TokenEmbedding, VisionTower
-from avalanche_cit.training import EWC, MAS, TIR, EProj, JointFT, LwF, Replay, SeqFT, SimilarityReplay
-from avalanche_cit.training.plugins.importance import EWCImportance
+from avalanche_cit.training import (
+    EWC,
+    MAS,
+    TIR,
+    DirectFT,
+    EProj,
+    JointFT,
+    LwF,
+    Regularized,
+    Replay,
+    SeqFT,
+    SimilarityReplay,
+)
+from avalanche_cit.training.plugins.importance import EWCImportance, MASImportance
 from avalanche_cit.training.plugins.regularization import RegularizationPlugin
 from avalanche_cit.training.templates import InstructionTuning
 
 KEPT_STEPS = (1, 5, 10, 11, 15, 20)
+OF_THE_PROJECTION = ("seqft_projection", "eproj", "eproj_reusing")
+
+
+def seen_tasks(model: LMM) -> SeenTasks:
+    """Tell similarity by the model's own parts."""
+    return SeenTasks(VisionTower(model), TokenEmbedding(model))
+
 
 MAKE: dict[str, Callable[..., InstructionTuning]] = {
     "seqft": SeqFT,
     "micro_batches": lambda **common: SeqFT(**common, micro_batch_size=3),
     "by_length": lambda **common: SeqFT(**common, group_by_length=True),
     "jointft": JointFT,
+    "directft": DirectFT,
+    "seqft_projection": SeqFT,
     "replay": lambda **common: Replay(**common, memory_size=30),
     "similarity_replay": lambda **common: SimilarityReplay(**common, memory_size=30),
     "lwf": lambda **common: LwF(**common, lambda_=1.0),
@@ -40,12 +61,14 @@ MAKE: dict[str, Callable[..., InstructionTuning]] = {
     "ewc_per_sample": lambda **common: EWC(**common, lambda_=1e4, per_sample=True, importance_samples=21),
     "mas": lambda **common: MAS(**common, lambda_=10.0),
     "ewc_tir": lambda **common: TIR(
-        **common,
-        importance=EWCImportance(),
-        lambda_=1e4,
-        seen_tasks=SeenTasks(VisionTower(common["model"]), TokenEmbedding(common["model"])),
+        **common, importance=EWCImportance(), lambda_=1e4, seen_tasks=seen_tasks(common["model"])
     ),
+    "mas_tir": lambda **common: TIR(
+        **common, importance=MASImportance(), lambda_=10.0, seen_tasks=seen_tasks(common["model"])
+    ),
+    "ewc_max": lambda **common: Regularized(**common, importance=EWCImportance(), lambda_=1e4, merge="max"),
     "eproj": EProj,
+    "eproj_reusing": lambda **common: EProj(**common, threshold=0.0, seen_tasks=seen_tasks(common["model"])),
 }
 
 
@@ -75,7 +98,7 @@ def trained(name: str, folder: Path) -> dict[str, Any]:
     """Train a strategy on two tasks, and evaluate it."""
     tasks = benchmark_tasks("mini_cit1", sizes={"train": 73, "validation": 1, "test": 9}, task0=False)[1][:2]
     benchmark = instruction_benchmark(tasks)
-    model = LMM.from_pretrained("tiny-base", trainable="projection" if name == "eproj" else "bridge")
+    model = LMM.from_pretrained("tiny-base", trainable="projection" if name in OF_THE_PROJECTION else "bridge")
     model.hf.double()
     kept, matrix = Kept(), ForgettingMatrix(benchmark, predictions=folder / f"{name}-rank{join_processes().rank}")
     processes = join_processes()

@@ -22,7 +22,9 @@ SCRIPT = HERE.parents[1] / "experiments" / "forgetting_matrix.py"
 SMALL = ["--train-samples=24", "--validation-samples=4", "--test-samples=6", "--epochs=2", "--batch-size=8"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
 FAST = ("seqft", "replay", "lwf", "ewc_tir", "eproj")
-SLOW = ("micro_batches", "by_length", "jointft", "similarity_replay", "ewc", "ewc_per_sample", "mas")
+OF_IMPORTANCE = ("ewc", "ewc_per_sample", "mas", "mas_tir", "ewc_max")
+SLOW = ("micro_batches", "by_length", "jointft", "directft", "similarity_replay", "seqft_projection", "eproj_reusing")
+SLOW += OF_IMPORTANCE
 
 
 def started(*command: str | Path, **variables: str) -> subprocess.Popen[str]:
@@ -95,7 +97,7 @@ def test_two_processes_train_as_one_does(steps: Steps, strategy: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "strategy", ["lwf", "ewc_tir", *(pytest.param(n, marks=pytest.mark.slow) for n in ("ewc", "ewc_per_sample", "mas"))]
+    "strategy", ["lwf", "ewc_tir", *(pytest.param(n, marks=pytest.mark.slow) for n in OF_IMPORTANCE)]
 )
 def test_two_processes_log_the_penalty_of_one(steps: Steps, strategy: str) -> None:
     alone, together = steps.of(strategy)
@@ -106,9 +108,7 @@ def test_two_processes_log_the_penalty_of_one(steps: Steps, strategy: str) -> No
         assert apart(alone["penalties"], part["penalties"]) < 1e-6
 
 
-@pytest.mark.parametrize(
-    "strategy", ["ewc_tir", *(pytest.param(n, marks=pytest.mark.slow) for n in ("ewc", "ewc_per_sample", "mas"))]
-)
+@pytest.mark.parametrize("strategy", ["ewc_tir", *(pytest.param(n, marks=pytest.mark.slow) for n in OF_IMPORTANCE)])
 def test_two_processes_estimate_the_importance_that_one_does(steps: Steps, strategy: str) -> None:
     alone, together = steps.of(strategy)
     largest = max(float(part.abs().max()) for part in alone["importance"][0])
