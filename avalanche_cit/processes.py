@@ -91,7 +91,7 @@ def join_processes(asked: int | None = None, device: str | torch.device = "cpu")
     if gpus and own >= torch.cuda.device_count():
         raise UserError(f"there is no GPU {own}: start at most {torch.cuda.device_count()} processes on a machine")
     state = PartialState(cpu=not gpus)
-    return Processes(state.num_processes, state.process_index)
+    return Processes(state.num_processes, state.process_index, gpus=gpus)
 
 
 class Processes:
@@ -100,15 +100,17 @@ class Processes:
     Args:
         count: How many there are.
         rank: The number of this one.
+        gpus: Whether each has a GPU.
 
     Example:
         >>> Processes().mean(torch.tensor(2.0))
         tensor(2.)
     """
 
-    def __init__(self, count: int = 1, rank: int = 0) -> None:
+    def __init__(self, count: int = 1, rank: int = 0, *, gpus: bool = False) -> None:
         self.count = count
         self.rank = rank
+        self._gpus = gpus
 
     @property
     def is_main(self) -> bool:
@@ -129,7 +131,7 @@ class Processes:
             return model
         # some weights may take no part in a loss, and buffers never change
         handler = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-        accelerator = Accelerator(cpu=self._on_cpu, mixed_precision="no", kwargs_handlers=[handler])
+        accelerator = Accelerator(cpu=not self._gpus, mixed_precision="no", kwargs_handlers=[handler])
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # of a few small weights
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # used by accelerate
@@ -183,10 +185,6 @@ class Processes:
                 stack.enter_context(redirect_stdout(nowhere))
                 stack.enter_context(redirect_stderr(nowhere))
             yield
-
-    @property
-    def _on_cpu(self) -> bool:
-        return "cuda" not in str(torch.distributed.get_backend_config())
 
     @property
     def _hosts(self) -> Any:
