@@ -54,7 +54,8 @@ class Scale:
         tasks: Tasks that are tuned on in a round.
         samples: Training samples of each.
         epochs: Epochs of each.
-        evaluated: Tasks that are evaluated in a round, 200 samples each.
+        evaluated: Tasks that are evaluated in a round.
+        questions: Test samples of each.
         runs: Whole runs.
         growth_epochs: Epochs of each of the 50 tasks.
     """
@@ -64,28 +65,34 @@ class Scale:
     samples: int
     epochs: int
     evaluated: int
+    questions: int
     runs: int
     growth_epochs: int
 
 
-FULL = Scale(rounds=9, tasks=5, samples=800, epochs=1, evaluated=3, runs=5, growth_epochs=3)
-QUICK = Scale(rounds=5, tasks=2, samples=320, epochs=2, evaluated=1, runs=1, growth_epochs=1)
+FULL = Scale(rounds=9, tasks=5, samples=800, epochs=1, evaluated=3, questions=200, runs=5, growth_epochs=3)
+QUICK = Scale(rounds=5, tasks=1, samples=320, epochs=1, evaluated=1, questions=100, runs=1, growth_epochs=1)
 GROWTH_TASKS, GROWTH_SAMPLES = 50, 100
 PARTS = ("tuning", "projection", "evaluation", "run", "numbers", "growth", "cost")
+QUICK_PARTS = PARTS[:5]
 
 
 def main() -> None:
     """Measure part after part, print all ratios and write them."""
     parser = Parser(description="Speed of tuning and evaluation, as ratios to what a user would run instead.")
-    parser.add_argument("--quick", action="store_true", help="about five minutes on two cores that are idle")
+    parser.add_argument(
+        "--quick", action="store_true", help="no growth and no cost, about five minutes on two cores that are idle"
+    )
     parser.add_argument("--json", type=Path, help="file for the ratios and all that they were made from")
-    parser.add_argument("--parts", type=str, nargs="+", default=list(PARTS), help=f"of {', '.join(PARTS)}")
+    known = f"of {', '.join(PARTS)} (default: all; quick: all but the last two)"
+    parser.add_argument("--parts", type=str, nargs="+", default=[], help=known)
     parser.add_argument("--model", type=str, default="tiny-base", help="start, a BLIP-2 or InstructBLIP")
     parser.add_argument("--benchmark", type=str, default="mini_cit1", help="its first tasks are used")
     parser.add_argument("--batch_size", type=int, default=64, help="samples per update")
     parser.add_argument("--rounds", type=int, help=f"rounds that count (default: {FULL.rounds}; quick: {QUICK.rounds})")
     parser.add_argument("--samples", type=int, help="training samples per task, of a whole run excepted")
     options = parser.parse_args()
+    options.parts = options.parts or list(QUICK_PARTS if options.quick else PARTS)
     for part in options.parts:
         if part not in PARTS:
             raise unknown_name("part", part, PARTS)
@@ -104,15 +111,12 @@ def main() -> None:
         print_growth(details["growth"])
     if "cost" in details:
         print_cost(details["cost"])
-    if options.json is not None:
-        found = {"ratios": {ratio.key: ratio.value for ratio in ratios}, "details": details}
-        write_whole(options.json, json.dumps(found, indent=2) + "\n")
 
 
 def measured(scale: Scale, options: Any) -> tuple[list[Ratio], dict[str, Any]]:
-    """Measure all parts that are asked for."""
+    """Measure all parts that are asked for, and write what was found after each."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tasks = benchmark_tasks(options.benchmark, sizes={"train": scale.samples}, task0=False)[1]
+    tasks = benchmark_tasks(options.benchmark, sizes={"train": scale.samples, "test": scale.questions}, task0=False)[1]
 
     def job(count: int) -> Job:  # each with a cache of its own
         return Job(options.model, tasks[:count], options.batch_size, scale.epochs, device)
@@ -138,6 +142,9 @@ def measured(scale: Scale, options: Any) -> tuple[list[Ratio], dict[str, Any]]:
             details |= {ratio.key: ratio.plain() for ratio in found.ratios}
             found = found.details
         details[part] = found
+        if options.json is not None:  # what was found so far
+            so_far = {"ratios": {ratio.key: ratio.value for ratio in ratios}, "details": details}
+            write_whole(options.json, json.dumps(so_far, indent=2) + "\n")
     return ratios, details
 
 
