@@ -74,19 +74,17 @@ class KeptFeatures:
             UserError: An image cannot be read, or a text is longer than the model takes; the sample is named.
         """
         wanted: dict[SampleKey, int] = {}
-        for i in range(len(dataset)):
-            example = dataset[i][0]
-            key = self._collator.key(example)
-            if key not in self._places and len(images_of(example.row)) == 1:
-                wanted.setdefault(key, i)
+        names: dict[SampleKey, bytes] = {}
+        for places in chunks(range(len(dataset)), _STEP):
+            new: dict[SampleKey, Example] = {}
+            for i in places:
+                example = dataset[i][0]
+                key = self._collator.key(example)
+                if key not in self._places and key not in wanted and len(images_of(example.row)) == 1:
+                    wanted[key], new[key] = i, example
+            names |= self._names(new)
         if not wanted:
             return
-        names: dict[SampleKey, bytes] = {}
-        for part in chunks(list(wanted), _STEP):
-            examples = self._read(dataset, wanted, part)
-            if examples is None:
-                return
-            names |= self._names(examples)
         found = self._cache.open(self.prefix.name).find(names.values())
         self._places.update({key: found[name] for key, name in names.items() if name in found})
         # sorted, so that questions about one image stand together
@@ -111,12 +109,14 @@ class KeptFeatures:
         self._say("images that are others at each reading (augmented) have no features to keep")
         return None
 
-    def _names(self, examples: Sequence[Example]) -> dict[SampleKey, bytes]:
+    def _names(self, samples: Mapping[SampleKey, Example]) -> dict[SampleKey, bytes]:
         """Name samples by what decides their features: the image, and the tokens that the Q-Former reads."""
-        texts = self._collator.instructions(examples) if self.prefix.by_sample else [[] for _ in examples]
+        texts: list[list[int]] = [[] for _ in samples]
+        if self.prefix.by_sample and samples:
+            texts = self._collator.instructions(list(samples.values()))
         names = {}
-        for example, text in zip(examples, texts, strict=True):
-            key, image = self._collator.key(example), example.row["image"]
+        for (key, example), text in zip(samples.items(), texts, strict=True):
+            image = example.row["image"]
             where = key[0] if image["bytes"] is not None else str(Path(key[0]).absolute())
             names[key] = hashlib.sha256(json.dumps([where, image_state(image), text]).encode()).digest()
         return names

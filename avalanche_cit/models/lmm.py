@@ -303,8 +303,10 @@ class LMM(DynamicModule):  # type: ignore[misc]
 
     def _logits(self, batch: InstructionBatch) -> Tensor:
         labels = batch.labels
-        if self.encoder_decoder:
-            logits = self.hf(**self._images(batch), labels=labels, **batch.inputs).logits
+        if self.encoder_decoder:  # given the labels, stock models would compute the loss too
+            language: Any = self.language_model
+            before = language.prepare_decoder_input_ids_from_labels(labels)
+            logits = self.hf(**self._images(batch), decoder_input_ids=before, **batch.inputs).logits
         else:
             output = self.hf(**self._images(batch), **batch.inputs, use_cache=False)
             # the logits at a position speak of the next token

@@ -53,6 +53,14 @@ class GenerationProblem:
         return loss
 
 
+class AnswerLoss(nn.CrossEntropyLoss):
+    """Cross-entropy over answer tokens of logits (B, V, L), computed token by token as they lie in memory."""
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean over all labels (B, L) that count."""
+        return super().forward(logits.transpose(1, 2).flatten(0, 1), labels.flatten())
+
+
 class InstructionTuning(GenerationProblem, AccumulatedUpdate, InstructionLoading, SupervisedTemplate):  # type: ignore[misc]
     """Base of all strategies: tunes an `LMM` on a stream of vision-language tasks.
 
@@ -161,7 +169,7 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, InstructionLoading
         super().__init__(
             model=model,
             optimizer=adamw(model, lr, weight_decay) if optimizer is None else optimizer,
-            criterion=nn.CrossEntropyLoss(ignore_index=IGNORED) if criterion is None else criterion,
+            criterion=AnswerLoss(ignore_index=IGNORED) if criterion is None else criterion,
             train_mb_size=train_mb_size,
             train_epochs=train_epochs,
             eval_mb_size=eval_mb_size,
@@ -285,12 +293,11 @@ class InstructionTuning(GenerationProblem, AccumulatedUpdate, InstructionLoading
 def adamw(model: LMM, lr: float, weight_decay: float) -> torch.optim.AdamW:
     """Build AdamW over the trainable weights in two groups: matrices decay, norms and biases do not.
 
-    For a model on a GPU a step is one fused kernel, and its counters stay there too.
+    A step is one fused kernel; on a GPU its counters stay there too.
     """
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     groups = [
         {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": weight_decay},
         {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
     ]
-    fused = any(weight.is_cuda for weight in model.parameters())
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=fused or None)
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
