@@ -15,6 +15,7 @@ from avalanche_cit.errors import UserError
 from avalanche_cit.evaluation.matrix import CONVENTIONS
 from avalanche_cit.evaluation.matrix_file import MatrixFile
 from avalanche_cit.launching import here
+from avalanche_cit.processes import Processes
 from avalanche_cit.run_config import STRATEGIES, SWITCHES
 from avalanche_cit.runner import open_run
 
@@ -30,7 +31,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
 
     def run(config, folder, *, vision_features=None):
         calls.append((config, folder, vision_features))
-        config, directory = open_run(config, folder)
+        config, directory = open_run(config, folder, Processes())
         number = 10.0 * len(config.strategy) + config.seed
         tasks = ["a_1", "b"] if "reversed" not in config.benchmark else ["b", "a_1"]
         kind = STRATEGIES[config.strategy]

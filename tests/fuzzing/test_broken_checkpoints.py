@@ -197,7 +197,7 @@ def _changed_somewhere(data: st.DataObject, document: dict[str, Any]) -> Any:
         "plugin": training["plugins"],
         "metric": document["evaluation"],
         "optimizer": training["optimizer"],
-        "random": training["random"],
+        "random": training["random"][0],
         "training": training,
         "nothing": {},
     }[kind]

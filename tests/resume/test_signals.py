@@ -68,7 +68,7 @@ def test_in_the_middle_of_an_evaluation(
     assert "stopping after this step" not in asked.output
     assert asked.last == "before generate"  # at once
     resumed = server.run(config, folder).ended()
-    assert resumed.events.count("after generate") == 2 * 2  # that cell and the last one
+    assert resumed.events.count("after generate") == 3  # that batch, and the last cell
     assert resumed.events.count("after training forward") == 0
     assert differences(expected, folder) == []
 
