@@ -443,7 +443,9 @@ def test_experiences_of_many_tasks_are_named_by_their_number(load: Load, benchma
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_run_goes_on_from_a_saved_state_bit_for_bit(load: Load, benchmark: CLScenario, cached: bool) -> None:
     def run(model: LMM, plugin: AGEMPlugin, experiences: Any) -> None:
-        SeqFT(model=model, lr=1e-2, train_mb_size=4, plugins=[plugin]).train(experiences, eval_streams=[])
+        SeqFT(model=model, lr=1e-2, train_mb_size=4, train_epochs=2, plugins=[plugin]).train(
+            experiences, eval_streams=[]
+        )
 
     def make() -> LMM:
         return load(vision_features=VisionFeatures() if cached else None)
