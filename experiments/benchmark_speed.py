@@ -70,8 +70,8 @@ class Scale:
     growth_epochs: int
 
 
-FULL = Scale(rounds=7, tasks=3, samples=800, epochs=1, evaluated=2, questions=200, runs=5, growth_epochs=3)
-QUICK = Scale(rounds=5, tasks=1, samples=320, epochs=1, evaluated=1, questions=100, runs=1, growth_epochs=1)
+FULL = Scale(rounds=11, tasks=1, samples=320, epochs=3, evaluated=1, questions=200, runs=5, growth_epochs=3)
+QUICK = Scale(rounds=5, tasks=1, samples=128, epochs=3, evaluated=1, questions=100, runs=1, growth_epochs=1)
 GROWTH_TASKS, GROWTH_SAMPLES = 50, 100
 PARTS = ("tuning", "projection", "evaluation", "run", "numbers", "growth", "cost")
 QUICK_PARTS = PARTS[:5]

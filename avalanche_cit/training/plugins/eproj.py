@@ -141,7 +141,8 @@ class EProjPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[
         if self.samples < len(dataset):
             dataset = dataset.subset(strided_indices(len(dataset), self.samples))
         dataset.collate_fn = strategy.model.collator
-        strategy.model.prepare(dataset)
+        if experience is not strategy.experience:  # whose vision features are there already
+            strategy.model.prepare(dataset)
         dataset = dataset.subset(strategy.processes.share(range(len(dataset))))
         images: list[Tensor] = []
         texts: list[Tensor] = []
