@@ -70,7 +70,7 @@ class Scale:
     growth_epochs: int
 
 
-FULL = Scale(rounds=11, tasks=1, samples=320, epochs=3, evaluated=1, questions=200, runs=5, growth_epochs=3)
+FULL = Scale(rounds=31, tasks=1, samples=128, epochs=3, evaluated=1, questions=200, runs=5, growth_epochs=3)
 QUICK = Scale(rounds=5, tasks=1, samples=128, epochs=3, evaluated=1, questions=100, runs=1, growth_epochs=1)
 GROWTH_TASKS, GROWTH_SAMPLES = 50, 100
 PARTS = ("tuning", "projection", "evaluation", "run", "numbers", "growth", "cost")

@@ -184,8 +184,8 @@ class LMM(DynamicModule):  # type: ignore[misc]
     @property
     def device(self) -> torch.device:
         """Where the trainable weights are, or the model where none is trainable yet."""
-        weights = list(self.parameters())
-        weight: Tensor = next((weight for weight in weights if weight.requires_grad), weights[0])
+        trainable = (weight for weight in self.parameters() if weight.requires_grad)
+        weight: Tensor = next(trainable, next(self.parameters()))
         return weight.device
 
     def forward(self, batch: InstructionBatch) -> Tensor:

@@ -80,7 +80,7 @@ def alternate(sides: Sequence[Side], rounds: int, device: torch.device) -> dict[
     """Return the seconds of each side in each round, after one that is not counted.
 
     The sides take turns within a round, and each round begins with another one, so that whatever else slows the
-    machine down, or warms it up, falls on all alike.
+    machine down, or warms it up, falls on all alike. Sides that are compared best stand beside each other.
     """
     seconds: dict[str, list[float]] = {side.name: [] for side in sides}
     for round_ in range(rounds + 1):

@@ -17,10 +17,10 @@ from .rounds import FILLING, Compared, Side, Work, alternate, rates, times_as_fa
 def compare_tuning(job: Job, rounds: int) -> Compared:
     """Tune the Q-Former with a bare loop, Trainer, Avalanche's own loop, and ours without and with the cache."""
     sides = [
-        Side("bare", lambda: _bare(job)),
-        Side("trainer", lambda: _trainer(job, "bridge")),
         Side("avalanche", lambda: _naive(job)),
+        Side("bare", lambda: _bare(job)),
         Side("ours", lambda: _ours(job, cached=False)),
+        Side("trainer", lambda: _trainer(job, "bridge")),
         Side("ours, cached", lambda: _ours(job, cached=True)),
     ]
     filled = job.fill()
