@@ -71,7 +71,7 @@ class Scale:
 
 
 FULL = Scale(rounds=31, tasks=1, samples=128, epochs=3, evaluated=1, questions=200, runs=5, growth_epochs=3)
-QUICK = Scale(rounds=5, tasks=1, samples=128, epochs=3, evaluated=1, questions=100, runs=1, growth_epochs=1)
+QUICK = Scale(rounds=5, tasks=1, samples=64, epochs=3, evaluated=1, questions=64, runs=1, growth_epochs=1)
 GROWTH_TASKS, GROWTH_SAMPLES = 50, 100
 PARTS = ("tuning", "projection", "evaluation", "run", "numbers", "growth", "cost")
 QUICK_PARTS = PARTS[:5]

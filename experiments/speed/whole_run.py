@@ -42,6 +42,8 @@ class Turns(SupervisedPlugin):  # type: ignore[misc]
         super().__init__()
         self.job = job
         self.model = job.load(cached=True)
+        for experience in job.benchmark().train_stream:
+            self.model.prepare(experience.dataset)
         self.run: list[float] = []
         self.bare: list[float] = []
         self._begin = 0.0

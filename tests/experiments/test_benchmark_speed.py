@@ -182,9 +182,12 @@ def test_a_whole_run_and_its_bare_steps_take_turns(
     sizes = {"train_samples": 6, "validation_samples": 2, "test_samples": 2, "epochs": 1}
     monkeypatch.setattr(whole, "QUICK", sizes)
     bare: list[str] = []
+    kept: list[int] = []
 
     def bare_loop(job: Any, model: LMM, task: Task) -> None:
         bare.append(task.name)
+        assert model.vision_features is not None
+        kept.append(len(model.vision_features))
         clock[0] += 10
 
     def slow(method: Callable[..., Any], takes: float) -> Callable[..., Any]:
@@ -203,6 +206,7 @@ def test_a_whole_run_and_its_bare_steps_take_turns(
     found = whole.compare_run(config, runs=2)
 
     assert bare == ["flickr30k", "textcaps", "vqav2", "ocrvqa", "gqa"] * 3  # once for the warm-up
+    assert kept == [30] * 15  # all images of all tasks: none is left to be computed within a clock
     (ratio,) = found.ratios
     assert ratio.rounds == [1.5] * 10  # 10 to train, 5 to evaluate a row, against 10
     assert ratio.value == (5 + 5 * 15) / 50  # and the first row

@@ -7,6 +7,7 @@ as TextVQA and MMF apply it, to predictions and references alike.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`!'
 _PERIOD = re.compile(r"\.(?!\d)")
@@ -29,6 +30,7 @@ _CONTRACTIONS = {
 }
 
 
+@lru_cache(maxsize=100_000)  # the references are the same in every row of a matrix
 def normalise_answer(answer: str) -> str:
     """Return the form in which answers are compared.
 

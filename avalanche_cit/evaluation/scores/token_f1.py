@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections import Counter
+from functools import lru_cache
 
 from avalanche_cit.evaluation.scores.score import Choices, ScoreResult, paired
 
@@ -38,5 +39,6 @@ def _f1(prediction: str, reference: str) -> float:
     return 2 * common / (given.total() + wanted.total())
 
 
+@lru_cache(maxsize=100_000)  # the references are the same in every row of a matrix
 def _words(text: str) -> Counter[str]:
     return Counter(word for word in text.lower().translate(_NO_PUNCTUATION).split() if word not in _ARTICLES)
