@@ -13,6 +13,7 @@ import pytest
 import torch
 from avalanche.benchmarks import CLScenario
 from avalanche.core import SupervisedPlugin
+from hypothesis import HealthCheck, settings
 from PIL import Image, ImageDraw
 from transformers import (
     BlipImageProcessor,
@@ -34,6 +35,10 @@ from avalanche_cit.models import LMM
 from avalanche_cit.models.tiny.architecture import SPECIAL_TOKENS, build_tokenizer
 
 torch.set_num_threads(1)
+
+# a busy machine is no reason to fail
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 SIDE = 16
 WIDTH = 32
